@@ -1,0 +1,18 @@
+// Files that survive a crash. Every error names the path and errno's sentence.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace nsa {
+
+/// The whole file. Throws when it cannot be read.
+std::string read_file(const std::string& path);
+/// Writes path.tmp-PID, fsyncs, renames over path, fsyncs the folder: readers see the old or the new content, never half.
+void write_file_atomic(const std::string& path, const std::string& content);
+/// fsync of a folder, so that a rename inside it is on disk.
+void sync_folder(const std::string& path);
+/// mkdir -p. Throws naming the part that cannot be made and why.
+void make_folders(const std::string& path);
+
+}  // namespace nsa

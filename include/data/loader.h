@@ -1,0 +1,61 @@
+// Batches. A shard holds floor((tokens-1)/T) sequences of T+1 tokens (neighbours share one token); every sequence is visited once per epoch in a seeded
+// permutation. The whole state is one number, the global sequence index: sequence g is element g % S of the permutation of epoch g / S. It does not depend on the
+// micro-batch or on the number of ranks, so a run resumes with others.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/shard.h"
+
+namespace nsa {
+
+/// A bijection of [0, n) that needs no memory: a Feistel network over the next power of four, cycle-walking.
+class Permutation {
+ public:
+  Permutation(std::int64_t n, std::uint64_t key) ;
+  std::int64_t operator()(std::int64_t i) const;
+
+ private:
+  std::int64_t n_;
+  std::uint64_t key_;
+  int half_bits_;
+};
+
+/// A set of shards seen as sequences.
+class TokenData {
+ public:
+  /// Throws one sentence when nothing matches, a shard is bad, its side-car names another vocabulary, or no shard holds a single sequence.
+  TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size);
+  std::int64_t T() const { return T_; }
+  std::int64_t sequences() const { return first_.back(); }
+  std::int64_t tokens() const;
+  std::int64_t skipped_tokens() const;                       ///< tails and shards shorter than a sequence
+  const std::vector<Shard>& shards() const { return shards_; }
+  void read(std::int64_t sequence, std::int32_t* out) const;  ///< T+1 tokens
+  /// Mean bytes of text per token, when every side-car says so; else 0. (bits per byte = loss / ln 2 / bytes_per_token)
+  double bytes_per_token() const;
+  std::uint64_t tokenizer_hash() const;                       ///< 0 when unknown
+  std::uint64_t fingerprint() const;                          ///< of all shards in order
+
+ private:
+  std::vector<Shard> shards_;
+  std::vector<std::int64_t> first_;  // first sequence of each shard, then the total
+  std::int64_t T_, vocab_size_;
+};
+
+class Loader {
+ public:
+  Loader(const TokenData& data, std::uint64_t seed) : data_(data), seed_(seed) {}
+  /// Sequences position .. position+B-1 in visiting order (seeded): inputs (B,T), targets (B,T) shifted by one. Crosses epochs.
+  void batch(std::int64_t position, std::int64_t B, std::int32_t* inputs, std::int32_t* targets) const;
+  /// The sequence behind a global index.
+  std::int64_t sequence_at(std::int64_t position) const;
+
+ private:
+  const TokenData& data_;
+  std::uint64_t seed_;
+};
+
+}  // namespace nsa
