@@ -1,0 +1,19 @@
+// The verbs of the `nsa` binary: src/cli/VERB.cpp holds one function, and one line here registers it.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "core/check.h"
+
+/// X(function, what `nsa --help` says). A verb's spelling is its function's name.
+#define NSA_VERBS(X) \
+  X(config, "print a resolved config, the reference of all fields, or the JSON Schema")
+
+namespace nsa::cli {
+
+/// Declares its arguments on `app`, calls app.parse(argc, argv) (argv[0] is the verb), does the work, returns the exit code. Errors are thrown; main catches.
+#define NSA_VERB_DECLARE(function, help) Exit function(CLI::App& app, int argc, char** argv);
+NSA_VERBS(NSA_VERB_DECLARE)
+#undef NSA_VERB_DECLARE
+
+}  // namespace nsa::cli
