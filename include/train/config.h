@@ -8,12 +8,12 @@
 #include "core/fields.h"
 #include "data/config.h"
 #include "model/config.h"
+#include "model/gpt.h"
 
 namespace nsa {
 
 enum class ScheduleType : int { cosine, linear, wsd, constant };
 enum class Precision : int { f32 };
-enum class Recompute : int { none, block };
 enum class DeviceType : int { auto_, cpu, cuda };
 inline const Choices kScheduleTypes{"cosine", "linear", "wsd", "constant"};
 inline const Choices kPrecisions{"f32"};
