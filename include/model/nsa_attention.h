@@ -6,6 +6,9 @@
 
 namespace nsa {
 
+/// The NSA sizes of an attention config.
+NsaShape nsa_shape(const AttentionConfig& config);
+
 struct NsaAttention {
   AttentionConfig config;
   NsaShape shape;
@@ -39,6 +42,9 @@ struct NsaAttention {
   static NsaAttention declare(Params& params, const std::string& prefix, const ModelConfig& model);
   Saved take(Device& dev, BatchShape batch) const;
   void fill(Device& dev, const Saved& s, In x, In rope) const;
+  /// The two halves of fill(): everything up to `selected`, and what follows from it. Verification puts given indices between them.
+  void fill_selected(Device& dev, const Saved& s, In x, In rope) const;
+  void fill_rest(Device& dev, const Saved& s) const;
   void output(Device& dev, Out y, const Saved& s) const { o_proj.forward(dev, y, as_rows(s.o)); }
   void backward(Device& dev, Out dx, In dy, In x, const Saved& s, In rope) const;
 

@@ -2,9 +2,7 @@
 
 namespace nsa {
 
-namespace {
-
-NsaShape geometry(const AttentionConfig& a) {
+NsaShape nsa_shape(const AttentionConfig& a) {
   NsaShape s;
   s.l = a.compress_block;
   s.d = a.compress_stride;
@@ -15,6 +13,8 @@ NsaShape geometry(const AttentionConfig& a) {
   s.w = a.w();
   return s;
 }
+
+namespace {
 
 NsaAttention::CompressorParams declare_compressor(Params& params, const std::string& prefix, const AttentionConfig& a, std::int64_t D, std::int64_t hidden) {
   NsaAttention::CompressorParams c;
@@ -49,7 +49,7 @@ NsaAttention NsaAttention::declare(Params& params, const std::string& prefix, co
   const std::int64_t C = model.hidden_size, H = a.num_heads, Hkv = a.num_kv_heads, Dk = a.head_dim, Dv = a.Dv();
   NsaAttention layer;
   layer.config = a;
-  layer.shape = geometry(a);
+  layer.shape = nsa_shape(a);
   layer.q_proj.w = &params.declare(prefix + "q_proj.weight", {H * Dk, C});
   const auto branches = [&](const char* name, std::int64_t D) {
     Branches b;
@@ -152,6 +152,11 @@ void NsaAttention::fill_compressed(Device& dev, const Saved& s, In rope) const {
 }
 
 void NsaAttention::fill(Device& dev, const Saved& s, In x, In rope) const {
+  fill_selected(dev, s, x, rope);
+  fill_rest(dev, s);
+}
+
+void NsaAttention::fill_selected(Device& dev, const Saved& s, In x, In rope) const {
   q_proj.forward(dev, as_rows(q_norm ? s.q_norm.pre : s.q), x);
   if (q_norm) q_norm.forward(dev, s.q, s.q_norm);
   op::rope_forward(dev, s.q, rope, 1);
@@ -161,6 +166,9 @@ void NsaAttention::fill(Device& dev, const Saved& s, In x, In rope) const {
 
   op::attend_compressed_forward(dev, s.o_cmp, s.lse_cmp, s.q, s.kc, s.vc, shape);
   op::select_blocks(dev, s.selected, s.q, s.kc, s.lse_cmp, shape);
+}
+
+void NsaAttention::fill_rest(Device& dev, const Saved& s) const {
   op::attend_selected_forward(dev, s.o_slc, s.lse_slc, s.q, s.k_slc, s.v_slc, s.selected, shape);
   op::attention_forward(dev, s.o_win, s.lse_win, s.q, s.k_win, s.v_win, shape.w);
   const Shape by_head{s.gates.dim(0), s.o.dim(2), s.o.dim(3)};

@@ -1,0 +1,41 @@
+// THE STEP: the one page that says what training does.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "data/loader.h"
+#include "model/gpt.h"
+#include "train/checkpoint.h"
+#include "train/config.h"
+#include "train/outliers.h"
+
+namespace nsa {
+
+/// Buffers of a micro-batch; they live in the parameter arena, for the whole run.
+struct BatchBuffers {
+  Tensor tokens, targets;  // (B,T) i32
+  Tensor losses;           // (B*T)
+  BatchBuffers(Device& dev, std::int64_t B, std::int64_t T);
+  /// The first b sequences of the buffers.
+  BatchBuffers first(std::int64_t b) const;
+
+ private:
+  BatchBuffers() = default;
+};
+
+struct StepResult {
+  double loss = 0, grad_norm = 0, lr = 0;  ///< loss: mean over the batch, nats per token
+  std::optional<double> z_loss, z_norm;
+  std::string skipped;                     ///< "non-finite", "outlier", or "" when the optimizer ran
+};
+
+/// Forward and backward over batch_tokens, clip, AdamW; advances `state` (step, tokens, position, optimizer_steps, skipped...). A non-finite loss or norm never
+/// reaches the optimizer. `look` sees the blocks of the last micro-batch.
+StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config& config, const BatchBuffers& batch, OutlierWindow& losses, OutlierWindow& norms,
+                      TrainState& state, const LookAtBlock& look = {});
+
+/// Mean loss over `micro_batches` micro-batches (0: all) of `data`, in order; nats per token.
+double validate(Device& dev, const Gpt& gpt, const TokenData& data, std::int64_t micro_batches, const BatchBuffers& batch);
+
+}  // namespace nsa

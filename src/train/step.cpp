@@ -1,0 +1,102 @@
+#include "train/step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+namespace nsa {
+
+namespace {
+
+// Sum of a micro-batch's losses, in double on the host side.
+double sum_of(Device& dev, In losses) {
+  ArenaScope scope(dev.work);
+  const Tensor total = dev.scratch({1});
+  op::sum(dev, total, losses);
+  return dev.planning() ? 0 : scalar(total);
+}
+
+// Why this step must not reach the optimizer; "" when it may.
+std::string reason_to_skip(const StepResult& r, double skip_z) {
+  if (!std::isfinite(r.loss) || !std::isfinite(r.grad_norm)) return "non-finite";
+  if (skip_z > 0 && (r.z_loss.value_or(0) > skip_z || r.z_norm.value_or(0) > skip_z)) return "outlier";
+  return "";
+}
+
+}  // namespace
+
+BatchBuffers::BatchBuffers(Device& dev, std::int64_t B, std::int64_t T) {
+  tokens = dev.params.take(DType::i32, {B, T}, Purpose::activations);
+  targets = dev.params.take(DType::i32, {B, T}, Purpose::activations);
+  losses = dev.params.take(DType::f32, {B * T}, Purpose::activations);
+}
+
+BatchBuffers BatchBuffers::first(std::int64_t b) const {
+  BatchBuffers part;
+  part.tokens = tokens.rows(0, b);
+  part.targets = targets.rows(0, b);
+  part.losses = losses.rows(0, b * tokens.dim(1));
+  return part;
+}
+
+StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config& config, const BatchBuffers& batch, OutlierWindow& losses, OutlierWindow& norms,
+                      TrainState& state, const LookAtBlock& look) {
+  const TrainConfig& train = config.train;
+  const std::int64_t B = train.micro_batch, micro_steps = config.accumulation();
+  StepResult r;
+  r.lr = learning_rate(train.schedule, train.optimizer.lr, state.step, config.total_steps());
+
+  // gradient of the mean loss over batch_tokens, one micro-batch at a time
+  op::fill(dev, gpt.params().grads(), 0.0f);
+  for (std::int64_t micro = 0; micro < micro_steps; ++micro) {
+    loader.batch(state.position, B, batch.tokens.i32(), batch.targets.i32());
+    const float scale = 1.0f / static_cast<float>(train.batch_tokens);
+    gpt.train(dev, batch.losses, batch.tokens, batch.targets, scale, train.recompute, micro + 1 == micro_steps ? look : LookAtBlock{});
+    r.loss += sum_of(dev, batch.losses) / static_cast<double>(train.batch_tokens);
+    state.position += B;
+  }
+  r.grad_norm = gradient_norm(dev, gpt.params());
+
+  // never let a broken step into the weights
+  r.z_loss = losses.z(r.loss);
+  r.z_norm = norms.z(r.grad_norm);
+  r.skipped = reason_to_skip(r, train.skip_outlier_z);
+  if (r.skipped.empty()) {
+    losses.observe(r.loss);
+    norms.observe(r.grad_norm);
+    ++state.optimizer_steps;
+    state.skipped_in_row = 0;
+    adamw_step(dev, gpt.params(), train.optimizer, r.lr, state.optimizer_steps, clip_factor(r.grad_norm, train.grad_clip));
+  } else {
+    ++state.skipped;
+    if (r.skipped == "non-finite") ++state.skipped_in_row;
+  }
+  ++state.step;
+  state.tokens += train.batch_tokens;
+  state.recent_losses = losses.values();
+  state.recent_norms = norms.values();
+  return r;
+}
+
+double validate(Device& dev, const Gpt& gpt, const TokenData& data, std::int64_t micro_batches, const BatchBuffers& batch) {
+  const std::int64_t B = batch.tokens.dim(0), T = batch.tokens.dim(1);
+  const std::int64_t sequences = micro_batches ? std::min(data.sequences(), micro_batches * B) : data.sequences();
+  std::vector<std::int32_t> window(static_cast<std::size_t>(T) + 1);
+  double total = 0;
+  for (std::int64_t first = 0; first < sequences; first += B) {
+    const BatchBuffers part = batch.first(std::min(B, sequences - first));
+    for (std::int64_t b = 0; b < part.tokens.dim(0); ++b) {
+      data.read(first + b, window.data());
+      std::copy_n(window.data(), T, part.tokens.i32() + b * T);
+      std::copy_n(window.data() + 1, T, part.targets.i32() + b * T);
+    }
+    gpt.evaluate(dev, part.losses, part.tokens, part.targets);
+    total += sum_of(dev, part.losses);
+  }
+  return total / static_cast<double>(sequences * T);
+}
+
+}  // namespace nsa
