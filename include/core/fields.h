@@ -98,6 +98,8 @@ FieldList fields_of(S& config) {
 void read_json(const FieldList& list, const std::string& text, const std::string& origin);
 /// One `section.key=value`; a list is comma-separated, an enum its spelling.
 void apply_override(const FieldList& list, const std::string& assignment);
+/// Every number lies in its range (a config built in code has not been through read_json). `prefix` ("model.") completes the paths in errors.
+void check_ranges(const FieldList& list, const std::string& prefix);
 /// Every field, nested and indented as in the files under configs/.
 std::string write_json(const FieldList& list);
 /// Markdown table: field, type, default, range or choices, meaning. Defaults are those of the values behind the list.

@@ -1,7 +1,7 @@
 // Files that survive a crash. Every error names the path and errno's sentence.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <string>
 
 namespace nsa {
@@ -10,6 +10,24 @@ namespace nsa {
 std::string read_file(const std::string& path);
 /// Writes path.tmp-PID, fsyncs, renames over path, fsyncs the folder: readers see the old or the new content, never half.
 void write_file_atomic(const std::string& path, const std::string& content);
+/// A new file being written front to back. Unless finish() succeeded, the destructor removes it: no half-written file stays behind.
+class OutputFile {
+ public:
+  /// Creates or empties `path`.
+  explicit OutputFile(const std::string& path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(const void* data, std::size_t bytes);
+  /// fsync and close.
+  void finish();
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
 /// fsync of a folder, so that a rename inside it is on disk.
 void sync_folder(const std::string& path);
 /// mkdir -p. Throws naming the part that cannot be made and why.

@@ -14,7 +14,8 @@
 namespace nsa {
 
 /// A file opened for reading: mapped, so tensors are views into it and live as long as this object. Every offset and shape is checked when opening:
-/// overlapping, out-of-file, misaligned or wrong-sized entries are one clear sentence with the path and the tensor's name.
+/// overlapping, out-of-file, misaligned or wrong-sized entries are one clear sentence with the path and the tensor's name. F32, BF16 and I32 are read; a scalar
+/// has the shape (1). The tensors are read-only memory: writing to one is a segmentation fault.
 class SafetensorsReader {
  public:
   explicit SafetensorsReader(const std::string& path);
@@ -30,6 +31,7 @@ class SafetensorsReader {
   const Tensor& at(const std::string& name) const;
 
  private:
+  void open_tensors();
   std::string path_;
   void* map_ = nullptr;
   std::size_t size_ = 0;
@@ -37,13 +39,13 @@ class SafetensorsReader {
   std::map<std::string, std::string> metadata_;
 };
 
-/// Streams a file: header first, then the tensors' bytes in the given order (no copy of the model in memory), each 64-byte aligned by header padding.
-/// `on_bytes` sees everything written, in order (for checksums). fsyncs before it returns. Throws with the path on any write error (disk full, ...);
-/// the half-written file is removed.
 struct NamedTensor {
   std::string name;
   Tensor tensor;
 };
+/// Streams a file without a copy of the model in memory: header, padded so that the data starts at a multiple of 64, then the tensors' bytes in the given
+/// order (4-byte types before 2-byte ones; no gaps, as the format demands). `on_bytes` sees everything written, in order (for checksums). fsyncs before it
+/// returns. Throws with the path on any write error (disk full, ...); the half-written file is removed.
 void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata,
                        const std::function<void(const void*, std::size_t)>& on_bytes = {});
 

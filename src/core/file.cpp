@@ -1,0 +1,108 @@
+#include "core/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "core/check.h"
+
+namespace nsa {
+
+std::string read_file(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  NSA_CHECK(fd >= 0, "cannot read {}: {}", path, std::strerror(errno));
+  std::string content;
+  struct stat info;
+  if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) content.reserve(static_cast<std::size_t>(info.st_size));
+  char buffer[1 << 16];
+  while (true) {
+    const ssize_t n = read(fd, buffer, sizeof buffer);
+    if (n == 0) break;
+    if (n > 0) {
+      content.append(buffer, static_cast<std::size_t>(n));
+    } else if (errno != EINTR) {
+      const int error = errno;
+      close(fd);
+      fail("cannot read {}: {}", path, std::strerror(error));
+    }
+  }
+  close(fd);
+  return content;
+}
+
+OutputFile::OutputFile(const std::string& path) : path_(path), fd_(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
+  NSA_CHECK(fd_ >= 0, "cannot create {}: {}", path, std::strerror(errno));
+}
+
+OutputFile::~OutputFile() {
+  if (fd_ < 0) return;
+  close(fd_);
+  unlink(path_.c_str());
+}
+
+void OutputFile::write(const void* data, std::size_t bytes) {
+  const char* p = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t n = ::write(fd_, p, std::min<std::size_t>(bytes, 1u << 30));
+    if (n > 0) {
+      p += n;
+      bytes -= static_cast<std::size_t>(n);
+    } else {
+      NSA_CHECK(n < 0 && errno == EINTR, "cannot write {}: {}", path_, std::strerror(n < 0 ? errno : EIO));
+    }
+  }
+}
+
+void OutputFile::finish() {
+  NSA_CHECK(fsync(fd_) == 0, "cannot write {} to the disk: {}", path_, std::strerror(errno));
+  const int fd = std::exchange(fd_, -1);
+  if (close(fd) != 0 && errno != EINTR) {  // some file systems (NFS, quotas) report a failed write only here
+    const int error = errno;
+    unlink(path_.c_str());
+    fail("cannot write {}: {}", path_, std::strerror(error));
+  }
+}
+
+void write_file_atomic(const std::string& path, const std::string& content) {
+  const std::string temporary = fmt::format("{}.tmp-{}", path, getpid());
+  OutputFile file(temporary);
+  file.write(content.data(), content.size());
+  file.finish();
+  if (rename(temporary.c_str(), path.c_str()) != 0) {
+    const int error = errno;
+    unlink(temporary.c_str());
+    fail("cannot replace {}: {}", path, std::strerror(error));
+  }
+  const std::size_t slash = path.rfind('/');
+  sync_folder(slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash));
+}
+
+void sync_folder(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  NSA_CHECK(fd >= 0, "cannot open the folder {}: {}", path, std::strerror(errno));
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  close(fd);
+  NSA_CHECK(error == 0 || error == EINVAL, "cannot write the folder {} to the disk: {}", path, std::strerror(error));  // EINVAL: a file system without fsync of folders
+}
+
+void make_folders(const std::string& path) {
+  NSA_CHECK(!path.empty(), "cannot make a folder without a name");
+  for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    const std::string part = path.substr(0, end);
+    if (mkdir(part.c_str(), 0777) != 0) {
+      const int error = errno;  // EEXIST and, on a read-only parent, EROFS or EACCES come even when the folder is there
+      struct stat info;
+      const bool exists = stat(part.c_str(), &info) == 0;
+      NSA_CHECK(!exists || S_ISDIR(info.st_mode), "cannot make the folder {}: {} is a file", path, part);
+      NSA_CHECK(exists, "cannot make the folder {}: {}", part, std::strerror(error));
+    }
+    if (end == std::string::npos) return;
+  }
+}
+
+}  // namespace nsa
