@@ -105,9 +105,4 @@ class RunLog {
   std::unique_ptr<Impl> impl_;
 };
 
-/// The text of metrics.jsonl without the records of a step > `step`, without a last line cut by a crash and without lines that are no JSON object.
-std::string metrics_up_to(const std::string& text, std::int64_t step);
-/// "AMD Ryzen 7 (8 cores)": CPU model and the cores this process may use.
-std::string machine_name();
-
 }  // namespace nsa

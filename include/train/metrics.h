@@ -1,0 +1,29 @@
+// The lines of metrics.jsonl (docs/metrics.md), without the newline. A number that is not finite is null, text that is not UTF-8 is repaired.
+#pragma once
+
+#include "train/log.h"
+
+namespace nsa {
+
+inline constexpr std::array<const char*, 3> kBranches{"cmp", "slc", "win"};
+
+/// What follows from a step and the run it belongs to.
+struct Speed {
+  double tokens_per_s = 0;
+  std::optional<double> share_of_peak;  ///< absent when the peak was not measured
+};
+Speed speed_of(const StepRecord& step, const RunRecord& run);
+
+std::string json_line(const RunRecord& record);
+std::string json_line(const StepRecord& record, const Speed& speed);
+std::string json_line(const ValRecord& record);
+std::string json_gates(std::int64_t step, const std::vector<std::array<double, 3>>& layers);
+std::string json_checkpoint(std::int64_t step, const std::string& path, double ms);
+std::string json_sample(std::int64_t step, const std::string& text);
+
+/// The text of metrics.jsonl without the records of a step > `step`, without a last line cut by a crash and without lines that are no JSON object.
+std::string metrics_up_to(const std::string& text, std::int64_t step);
+/// "AMD Ryzen 7 5700X, 2 cores": CPU model and the cores this process may use.
+std::string machine_name();
+
+}  // namespace nsa

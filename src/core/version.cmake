@@ -1,0 +1,12 @@
+# cmake -DSOURCE=... -DOUT=FILE -DVERSION=... -P version.cmake: writes FILE when its content changes. Run at every build: a commit made after configuring counts.
+execute_process(COMMAND git -C ${SOURCE} describe --always --abbrev=12 --exclude=* --dirty=+changes OUTPUT_VARIABLE commit ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE status)
+if(NOT status EQUAL 0 OR commit STREQUAL "")
+  set(commit "unknown")
+endif()
+set(content "#define NSA_VERSION \"${VERSION}\"\n#define NSA_COMMIT \"${commit}\"\n")
+if(EXISTS ${OUT})
+  file(READ ${OUT} old)
+endif()
+if(NOT "${content}" STREQUAL "${old}")
+  file(WRITE ${OUT} "${content}")
+endif()

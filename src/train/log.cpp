@@ -1,0 +1,203 @@
+#include "train/log.h"
+
+#include <fmt/format.h>
+#include <spdlog/logger.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+
+#include <chrono>
+#include <utility>
+
+#include "core/check.h"
+#include "core/file.h"
+#include "core/text.h"
+#include "train/append_file.h"
+#include "train/metrics.h"
+#include "train/tensorboard.h"
+
+namespace nsa {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double share_of(double part, double whole) { return whole > 0 ? part / whole : 0; }
+
+Table data_table(const std::vector<DataRow>& data) {
+  Table table{"data", {"", "shards", "tokens", "sequences", "skipped", "bytes/token"}, {}};
+  for (const DataRow& d : data) {
+    table.rows.push_back({d.split, grouped(d.shards), grouped(d.tokens), grouped(d.sequences), grouped(d.skipped_tokens),
+                          d.bytes_per_token > 0 ? fmt::format("{:.3f}", d.bytes_per_token) : "unknown"});
+  }
+  return table;
+}
+
+Table parameter_table(const std::vector<ParameterRow>& parameters) {
+  std::int64_t tensors = 0, elements = 0;
+  for (const ParameterRow& p : parameters) tensors += p.tensors, elements += p.elements;
+  Table table{"parameters", {"", "tensors", "elements", "share"}, {}};
+  const auto row = [&](const std::string& part, std::int64_t t, std::int64_t n) {
+    table.rows.push_back({part, grouped(t), grouped(n), fmt::format("{:.1f} %", 100 * share_of(static_cast<double>(n), static_cast<double>(elements)))});
+  };
+  for (const ParameterRow& p : parameters) row(p.part, p.tensors, p.elements);
+  row("total", tensors, elements);
+  return table;
+}
+
+Table memory_table(const std::vector<MemoryRow>& memory) {
+  std::int64_t total = 0;
+  Table table{"memory", {"", "for", "bytes", ""}, {}};
+  const auto row = [&](const std::string& arena, const std::string& purpose, std::int64_t bytes) {
+    table.rows.push_back({arena, purpose, grouped(bytes), human_bytes(static_cast<double>(bytes))});
+    total += bytes;
+  };
+  for (const MemoryRow& m : memory) row(m.arena, m.purpose, m.bytes);
+  row("total", "", total);
+  return table;
+}
+
+}  // namespace
+
+std::string to_text(const StartTables& tables) {
+  std::string out;
+  const auto add = [&](const Table& table) { out += (out.empty() ? "" : "\n") + to_text(table); };
+  if (!tables.config.empty()) {
+    // Two columns of words: padded here so that the second is left-aligned too.
+    std::size_t width = 0;
+    for (const auto& fact : tables.config) width = std::max(width, fact.first.size());
+    Table table{"config", {}, {}};
+    for (const auto& [name, value] : tables.config) table.rows.push_back({fmt::format("{:<{}}  {}", name, width, value)});
+    add(table);
+  }
+  if (!tables.data.empty()) add(data_table(tables.data));
+  if (!tables.parameters.empty()) add(parameter_table(tables.parameters));
+  if (!tables.memory.empty()) add(memory_table(tables.memory));
+  return out;
+}
+
+struct RunLog::Impl {
+  explicit Impl(RunLogOptions o) : options(std::move(o)), logger("run") {
+    // A file that cannot be opened must be one sentence, not spdlog's exception.
+    AppendFile probe(options.dir + "/run.log");
+    auto file = std::make_shared<spdlog::sinks::basic_file_sink_st>(probe.path());
+    file->set_pattern("%Y-%m-%d %H:%M:%S %l  %v");
+    logger.sinks().push_back(file);
+    if (options.console) {
+      auto console = std::make_shared<spdlog::sinks::stdout_color_sink_st>();
+      console->set_pattern("%^%v%$");
+      console->set_color(spdlog::level::info, console->reset);
+      logger.sinks().push_back(console);
+    }
+    logger.flush_on(spdlog::level::info);
+    logger.set_error_handler([](const std::string&) {});  // run.log cannot be written: the console still has the line
+  }
+
+  void write(const std::string& line) {
+    NSA_CHECK(metrics.has_value(), "run log: start() comes before the first record");
+    if (!metrics->append(line + "\n")) complain(metrics->path(), metrics->error());
+  }
+  void scalars(std::int64_t step, const std::vector<std::pair<std::string, double>>& values) {
+    if (tensorboard && !tensorboard->scalars(step, values)) complain(tensorboard->path(), "the record could not be written");
+  }
+  void complain(const std::string& path, const std::string& why) {
+    if (!std::exchange(complained, true)) logger.warn("{}: {}; records are missing from it, the run goes on", path, why);
+  }
+
+  /// Seconds until the last step, validation and saving included; the first step of a launch has only its own time to go by.
+  double eta(const StepRecord& r) {
+    const auto now = Clock::now();
+    if (!first_step) {
+      first_step = r.step;
+      first_time = now;
+    }
+    const auto left = static_cast<double>(options.total_steps - r.step);
+    if (r.step == *first_step) return left * r.ms / 1e3;
+    return left * std::chrono::duration<double>(now - first_time).count() / static_cast<double>(r.step - *first_step);
+  }
+  std::string line(const StepRecord& r, const Speed& speed);
+
+  RunLogOptions options;
+  spdlog::logger logger;
+  std::optional<AppendFile> metrics;
+  std::optional<TensorBoardWriter> tensorboard;
+  RunRecord run;
+  std::optional<std::int64_t> first_step;
+  Clock::time_point first_time;
+  bool complained = false;
+};
+
+std::string RunLog::Impl::line(const StepRecord& r, const Speed& speed) {
+  const std::string total = fmt::format("{}", options.total_steps);
+  std::string out = fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tok/s", r.step, total.size(), total, r.loss, r.grad_norm, r.lr,
+                                r.ms, human_count(std::round(speed.tokens_per_s)));
+  if (speed.share_of_peak) out += fmt::format("  {:.0f} % of peak", 100 * *speed.share_of_peak);
+  out += "  ETA " + human_duration(eta(r));
+  if (!r.skipped.empty()) out += fmt::format("  SKIPPED ({})", r.skipped);
+  return out;
+}
+
+RunLog::RunLog(RunLogOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+RunLog::~RunLog() = default;
+
+void RunLog::info(const std::string& message) { impl_->logger.info("{}", message); }
+void RunLog::warn(const std::string& message) { impl_->logger.warn("warning: {}", message); }
+void RunLog::tables(const StartTables& tables) { info("\n" + to_text(tables)); }
+
+void RunLog::start(const RunRecord& record) {
+  const std::string path = impl_->options.dir + "/metrics.jsonl";
+  AppendFile probe(path);  // the file exists from here on, and an unwritable folder is one sentence
+  const std::string old = read_file(path), kept = metrics_up_to(old, record.resumed_from);
+  if (kept != old) write_file_atomic(path, kept);
+  impl_->metrics.emplace(path);
+  if (impl_->options.tensorboard) impl_->tensorboard.emplace(impl_->options.dir, record.resumed_from);
+  impl_->run = record;
+  impl_->write(json_line(record));
+}
+
+void RunLog::step(const StepRecord& r) {
+  const Speed speed = speed_of(r, impl_->run);
+  impl_->write(json_line(r, speed));
+  impl_->scalars(r.step, {{"train/loss", r.loss}, {"train/grad_norm", r.grad_norm}, {"train/lr", r.lr}, {"train/tokens_per_s", speed.tokens_per_s},
+                          {"train/ms", r.ms}});
+  const std::string line = impl_->line(r, speed);
+  const bool shown = r.step % impl_->options.every == 0 || r.step == impl_->options.total_steps || r.step == *impl_->first_step || !r.skipped.empty();
+  if (!shown) return;
+  if (r.skipped.empty()) {
+    impl_->logger.info("{}", line);
+  } else {
+    impl_->logger.warn("{}", line);
+  }
+}
+
+void RunLog::val(const ValRecord& r) {
+  impl_->write(json_line(r));
+  std::vector<std::pair<std::string, double>> values{{"val/loss", r.loss}};
+  std::string line = fmt::format("validation after step {}: loss {:.4f}", r.step, r.loss);
+  if (r.bits_per_byte) {
+    values.emplace_back("val/bits_per_byte", *r.bits_per_byte);
+    line += fmt::format(", {:.4f} bits per byte", *r.bits_per_byte);
+  }
+  impl_->scalars(r.step, values);
+  impl_->logger.info("{}", r.seconds > 0 ? line + " (" + human_duration(r.seconds) + ")" : line);
+}
+
+void RunLog::gates(std::int64_t step, const std::vector<std::array<double, 3>>& layers) {
+  impl_->write(json_gates(step, layers));
+  std::vector<std::pair<std::string, double>> values;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    for (std::size_t branch = 0; branch < 3; ++branch) values.emplace_back(fmt::format("gates/layer{}/{}", l, kBranches[branch]), layers[l][branch]);
+  }
+  impl_->scalars(step, values);
+}
+
+void RunLog::checkpoint(std::int64_t step, const std::string& path, double ms) {
+  impl_->write(json_checkpoint(step, path, ms));
+  impl_->logger.info("saved {} ({:.0f} ms)", path, ms);
+}
+
+void RunLog::sample(std::int64_t step, const std::string& text) {
+  impl_->write(json_sample(step, text));
+  impl_->logger.info("sample after step {}:\n{}\n", step, text);
+}
+
+}  // namespace nsa

@@ -1,0 +1,115 @@
+#include "train/metrics.h"
+
+#include <chrono>
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "core/device.h"
+#include "core/version.h"
+
+namespace nsa {
+
+namespace {
+
+using Json = nlohmann::ordered_json;  // fields in the order of docs/metrics.md
+
+std::string line_of(const Json& record) { return record.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+/// Does the line belong into the file of a run that stands at `step`?
+bool keep(std::string_view line, std::int64_t step) {
+  const Json record = Json::parse(line, nullptr, false);
+  if (!record.is_object()) return false;
+  const auto found = record.find("step");
+  return found == record.end() || (found->is_number_integer() && found->get<std::int64_t>() <= step);
+}
+
+}  // namespace
+
+Speed speed_of(const StepRecord& step, const RunRecord& run) {
+  Speed speed;
+  if (!(step.ms > 0)) return speed;
+  speed.tokens_per_s = static_cast<double>(step.step_tokens) / (step.ms / 1e3);
+  if (run.peak_gflops > 0) speed.share_of_peak = speed.tokens_per_s * run.flops_per_token / (run.peak_gflops * 1e9);
+  return speed;
+}
+
+std::string json_line(const RunRecord& r) {
+  return line_of({{"type", "run"},
+                  {"version", version()},
+                  {"commit", commit()},
+                  {"command", r.command},
+                  {"machine", machine_name()},
+                  {"date", utc_now()},
+                  {"config", Json::parse(r.config, nullptr, false)},
+                  {"parameters", r.parameters},
+                  {"flops_per_token", r.flops_per_token},
+                  {"peak_gflops", r.peak_gflops},
+                  {"memory_bytes", r.memory_bytes},
+                  {"resumed_from", r.resumed_from}});
+}
+
+std::string json_line(const StepRecord& r, const Speed& speed) {
+  Json record{{"type", "step"},           {"step", r.step}, {"tokens", r.tokens}, {"loss", r.loss},
+              {"grad_norm", r.grad_norm}, {"lr", r.lr},     {"ms", r.ms},         {"seconds", r.seconds},
+              {"tokens_per_s", speed.tokens_per_s}};
+  if (speed.share_of_peak) record["share_of_peak"] = *speed.share_of_peak;
+  if (r.z_loss) record["z_loss"] = *r.z_loss;
+  if (r.z_norm) record["z_norm"] = *r.z_norm;
+  record["skipped"] = !r.skipped.empty();
+  if (!r.skipped.empty()) record["reason"] = r.skipped;
+  return line_of(record);
+}
+
+std::string json_line(const ValRecord& r) {
+  Json record{{"type", "val"}, {"step", r.step}, {"tokens", r.tokens}, {"loss", r.loss}};
+  if (r.bits_per_byte) record["bits_per_byte"] = *r.bits_per_byte;
+  return line_of(record);
+}
+
+std::string json_gates(std::int64_t step, const std::vector<std::array<double, 3>>& layers) {
+  return line_of({{"type", "gates"}, {"step", step}, {"layers", layers}});
+}
+
+std::string json_checkpoint(std::int64_t step, const std::string& path, double ms) {
+  return line_of({{"type", "checkpoint"}, {"step", step}, {"path", path}, {"ms", ms}});
+}
+
+std::string json_sample(std::int64_t step, const std::string& text) { return line_of({{"type", "sample"}, {"step", step}, {"text", text}}); }
+
+std::string metrics_up_to(const std::string& text, std::int64_t step) {
+  std::string kept;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = text.find('\n', begin);
+    if (end == std::string::npos) break;  // a last line without its newline was cut by a crash
+    const std::string_view line(text.data() + begin, end - begin);
+    if (keep(line, step)) kept.append(line).push_back('\n');
+    begin = end + 1;
+  }
+  return kept;
+}
+
+std::string machine_name() {
+  std::string model = "unknown CPU";
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.rfind("model name", 0) != 0) continue;
+    const std::size_t value = line.find_first_not_of(" \t", line.find(':') + 1);
+    if (value != std::string::npos) model = line.substr(value);
+    break;
+  }
+  const int cores = available_cores();
+  return model + ", " + std::to_string(cores) + (cores == 1 ? " core" : " cores");
+}
+
+}  // namespace nsa
