@@ -1,9 +1,13 @@
 // Where ops run and what they take memory from. The first argument of every op.
 #pragma once
 
+#include <memory>
+
 #include "core/arena.h"
 
 namespace nsa {
+
+struct GemmCache;  // src/ops/cpu/onednn_gemm.cpp
 
 enum class Where { cpu, cuda };
 
@@ -12,6 +16,7 @@ struct Device {
   int threads = 1;   ///< CPU threads an op may use; no result depends on it
   Arena params;      ///< weights, gradients, optimizer state, constants
   Arena work;        ///< activations and scratch
+  std::shared_ptr<GemmCache> gemms;  ///< CPU matmul primitives kept between calls; made by the first matmul
 
   /// True while only shapes and bytes are wanted. EVERY backend function takes its scratch first and then returns if planning:
   ///     ArenaScope scope(dev.work);

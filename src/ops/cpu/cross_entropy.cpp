@@ -1,0 +1,135 @@
+// Cross-entropy over rows of V logits. A row is cut into at most kBlocks blocks that sit in the first-level cache: each gets its own maximum and sum of
+// exponentials, and the blocks are joined at the end. So a logit is read from memory once, and its exponential is taken once even when the gradient is
+// wanted: the block leaves exp(x - block maximum) in place, and a second pass multiplies by scale * exp(block maximum - row maximum) / row sum.
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+
+#include "core/parallel.h"
+#include "ops/cpu/grain.h"
+#include "ops/ops.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/cpu/cross_entropy.cpp"
+#include <hwy/foreach_target.h>
+
+#include "ops/cpu/row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nsa {
+namespace HWY_NAMESPACE {
+namespace {
+
+constexpr std::int64_t kBlocks = 64, kBlock = 1024;  // blocks of at least kBlock logits
+
+// A block of logits all -inf must give sum 0, not NaN: the maximum is clamped to a finite number. NaN among the logits comes out in the sum.
+float max_block(const float* x, std::int64_t n) {
+  const TileTag d;
+  const std::int64_t lanes = row_lanes();
+  TileVec a = row_set(-FLT_MAX), b = a;
+  std::int64_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    a = hn::Max(a, hn::LoadU(d, x + i));
+    b = hn::Max(b, hn::LoadU(d, x + i + lanes));
+  }
+  float most = hn::GetLane(hn::MaxOfLanes(d, hn::Max(a, b)));
+  for (; i < n; ++i) most = std::max(most, x[i]);
+  return most;
+}
+
+// sum of exp(x - most); with kWrite the exponentials replace the logits
+template <bool kWrite>
+float exp_block(float* x, std::int64_t n, float most) {
+  const TileVec m = row_set(most), log2e = row_set(1.4426950408889634f);
+  const std::int64_t whole = n / row_lanes() * row_lanes();
+  const auto exponential = [&](auto at, std::int64_t i) HWY_ATTR {
+    const TileVec p = exp2_keep_nan(hn::Mul(hn::Sub(at.load(x + i), m), log2e));
+    if constexpr (kWrite) at.store(p, x + i);
+    return p;
+  };
+  float sum = sum_row(whole, exponential);
+  if (whole < n) {
+    HWY_ALIGN float rest[kTileN];  // lanes beyond the end are exp(0 - most), not 0: only the real ones count
+    hn::Store(exponential(Part{n - whole}, whole), TileTag(), rest);
+    for (std::int64_t i = 0; i < n - whole; ++i) sum += rest[i];
+  }
+  return sum;
+}
+
+void scale_block(float* x, std::int64_t n, float factor) {
+  const TileVec f = row_set(factor);
+  for_row(n, [&](auto at, std::int64_t i) HWY_ATTR { at.store(hn::Mul(at.load(x + i), f), x + i); });
+}
+
+// loss of one row; with kGradient x becomes scale * (softmax - one-hot)
+template <bool kGradient>
+HWY_INLINE float cross_entropy(float* x, std::int64_t V, std::int64_t target, float scale) {
+  const std::int64_t block = std::max(kBlock, (V + kBlocks - 1) / kBlocks);
+  const std::int64_t blocks = (V + block - 1) / block;
+  const double x_target = x[target];
+  float most[kBlocks], sums[kBlocks];
+  float top = -FLT_MAX;
+  for (std::int64_t k = 0; k < blocks; ++k) {
+    const std::int64_t n = std::min(block, V - k * block);
+    most[k] = max_block(x + k * block, n);
+    sums[k] = exp_block<kGradient>(x + k * block, n, most[k]);
+    top = std::max(top, most[k]);
+  }
+  double sum = 0;
+  for (std::int64_t k = 0; k < blocks; ++k) sum += std::exp(static_cast<double>(most[k]) - top) * sums[k];
+  if constexpr (kGradient) {
+    for (std::int64_t k = 0; k < blocks; ++k)
+      scale_block(x + k * block, std::min(block, V - k * block), static_cast<float>(scale * std::exp(static_cast<double>(most[k]) - top) / sum));
+    x[target] -= scale;
+  }
+  return static_cast<float>(std::log(sum) + top - x_target);
+}
+
+float cross_entropy_row(const float* x, std::int64_t V, std::int64_t target) {
+  return cross_entropy<false>(const_cast<float*>(x), V, target, 0.0f);  // <false> does not write
+}
+float cross_entropy_gradient_row(float* x, std::int64_t V, std::int64_t target, float scale) { return cross_entropy<true>(x, V, target, scale); }
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace nsa
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nsa {
+HWY_EXPORT(cross_entropy_row);
+HWY_EXPORT(cross_entropy_gradient_row);
+
+namespace cpu {
+
+void cross_entropy_forward(Device& dev, Out losses, In logits, In targets) {
+  if (dev.planning()) return;
+  const std::int64_t N = logits.dim(0), V = logits.dim(1);
+  float* loss = losses.f32();
+  const float* x = logits.f32();
+  const std::int32_t* target = targets.i32();
+  parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t n = begin; n < end; ++n) loss[n] = target[n] < 0 ? 0.0f : HWY_DYNAMIC_DISPATCH(cross_entropy_row)(x + n * V, V, target[n]);
+  });
+}
+
+void cross_entropy_forward_backward(Device& dev, Out losses, InOut logits, In targets, float scale) {
+  if (dev.planning()) return;
+  const std::int64_t N = logits.dim(0), V = logits.dim(1);
+  float *loss = losses.f32(), *x = logits.f32();
+  const std::int32_t* target = targets.i32();
+  parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t n = begin; n < end; ++n) {
+      if (target[n] < 0) {
+        loss[n] = 0;
+        std::fill_n(x + n * V, V, 0.0f);
+      } else {
+        loss[n] = HWY_DYNAMIC_DISPATCH(cross_entropy_gradient_row)(x + n * V, V, target[n], scale);
+      }
+    }
+  });
+}
+
+}  // namespace cpu
+}  // namespace nsa
+#endif
