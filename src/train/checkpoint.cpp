@@ -1,0 +1,167 @@
+#include "train/checkpoint.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <set>
+
+#include "core/file.h"
+#include "train/checkpoint_files.h"
+
+namespace nsa {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// What a name inside checkpoints/ says. Anything else there is not ours and is left alone.
+struct Folder {
+  enum class Kind { complete, replaced, temporary } kind;  ///< step_X, step_X.old-ID (about to be replaced by a new step_X), step_X.tmp-ID (half-written or half-deleted)
+  std::int64_t step;
+  std::string name, path;
+};
+
+std::string name_of_step(std::int64_t step) { return fmt::format("step_{:08}", step); }
+
+bool parse_folder(const std::string& root, const std::string& name, Folder& folder) {
+  constexpr std::size_t kPrefix = 5;  // "step_"
+  if (name.compare(0, kPrefix, "step_") != 0) return false;
+  std::size_t end = kPrefix;
+  while (end < name.size() && name[end] >= '0' && name[end] <= '9') ++end;
+  if (end < kPrefix + 8 || end > kPrefix + 18) return false;
+  const std::string rest = name.substr(end);
+  if (!rest.empty() && rest.compare(0, 5, ".old-") != 0 && rest.compare(0, 5, ".tmp-") != 0) return false;
+  const auto kind = rest.empty() ? Folder::Kind::complete : rest[1] == 'o' ? Folder::Kind::replaced : Folder::Kind::temporary;
+  folder = {kind, std::stoll(name.substr(kPrefix, end - kPrefix)), name, root + "/" + name};
+  return true;
+}
+
+/// Newest step first, and of one step the one in place before the one it replaces. Empty when the folder is not there.
+std::vector<Folder> list_folders(const std::string& root) {
+  std::vector<Folder> folders;
+  std::error_code error;
+  fs::directory_iterator it(root, error);
+  if (error == std::errc::no_such_file_or_directory) return folders;
+  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+    Folder folder;
+    if (parse_folder(root, it->path().filename().string(), folder)) folders.push_back(folder);
+  }
+  NSA_CHECK(!error, "cannot list the checkpoints in {}: {}", root, error.message());  // an empty answer would start the run anew
+  std::sort(folders.begin(), folders.end(), [](const Folder& a, const Folder& b) { return a.step != b.step ? a.step > b.step : a.name < b.name; });
+  return folders;
+}
+
+void rename_folder(const std::string& from, const std::string& to) {
+  NSA_CHECK(rename(from.c_str(), to.c_str()) == 0, "cannot rename {} to {}: {}", from, to, std::strerror(errno));
+}
+
+void remove_folder(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  NSA_CHECK(!error, "cannot delete {}: {}", path, error.message());
+}
+
+/// Removes what dead runs left behind, and finishes a replacement they did not: the caller holds the RunLock.
+void recover(const std::string& root) {
+  const std::vector<Folder> folders = list_folders(root);
+  for (const Folder& folder : folders) {
+    if (folder.kind == Folder::Kind::temporary) remove_folder(folder.path);
+    if (folder.kind != Folder::Kind::replaced) continue;
+    const std::string target = root + "/" + name_of_step(folder.step);
+    std::error_code error;
+    if (fs::exists(target, error)) {
+      sync_folder(root);  // the new one must be on disk before the old one goes
+      remove_folder(folder.path);
+    } else {
+      rename_folder(folder.path, target);
+    }
+  }
+}
+
+/// From here on the new checkpoint is the one found. A folder cannot be renamed over a full one, so an existing checkpoint of the same step steps aside
+/// under a name that discovery knows too: at no moment is there neither.
+void put_in_place(const std::string& root, const std::string& temporary, const std::string& target) {
+  const std::string aside = fmt::format("{}.old-{}", target, getpid());
+  const bool replaces = rename(target.c_str(), aside.c_str()) == 0;
+  NSA_CHECK(replaces || errno == ENOENT, "cannot rename {} to {}: {}", target, aside, std::strerror(errno));
+  try {
+    rename_folder(temporary, target);
+  } catch (const Error&) {
+    if (replaces) rename(aside.c_str(), target.c_str());  // should this fail too, discovery finds it under the other name
+    throw;
+  }
+  sync_folder(root);
+}
+
+/// Deletes all that is older than the `keep` newest complete ones up to `step`. Newer ones were passed over by discovery: they do not count and stay.
+void prune(const std::string& root, std::int64_t step, std::int64_t keep) {
+  std::int64_t kept = 0;
+  for (const Folder& folder : list_folders(root)) {
+    if (folder.kind == Folder::Kind::temporary || folder.step > step) continue;
+    if (folder.kind == Folder::Kind::complete && kept < keep) {
+      if (complaint(folder.path, folder.step, Depth::sizes).empty()) ++kept;
+      continue;
+    }
+    if (folder.kind == Folder::Kind::replaced && kept == 0) continue;
+    const std::string doomed = fmt::format("{}/{}.tmp-{}", root, name_of_step(folder.step), getpid());  // half-deleted, it must not look like a checkpoint
+    rename_folder(folder.path, doomed);
+    remove_folder(doomed);
+  }
+}
+
+}  // namespace
+
+void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer, std::int64_t keep) {
+  NSA_CHECK(keep >= 1 && state.step >= 0, "checkpoint: keep = {} must be at least 1, step = {} at least 0", keep, state.step);
+  const std::string root = run_dir + "/checkpoints", target = root + "/" + name_of_step(state.step), temporary = fmt::format("{}.tmp-{}", target, getpid());
+  make_folders(root);
+  recover(root);
+  try {
+    make_folders(temporary);
+    write_checkpoint_files(temporary, state, weights, optimizer);
+    put_in_place(root, temporary, target);
+  } catch (...) {
+    std::error_code ignored;  // the first error is the one to tell
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+  try {
+    prune(root, state.step, keep);
+  } catch (const Error& error) {
+    fail("{} is saved, but an older checkpoint could not be deleted: {}", target, error.what());
+  }
+}
+
+CheckpointFile find_checkpoint(const std::string& run_dir, std::vector<std::string>& warnings) {
+  for (const Folder& folder : list_folders(run_dir + "/checkpoints")) {
+    if (folder.kind == Folder::Kind::temporary) continue;
+    const std::string reason = complaint(folder.path, folder.step, Depth::checksums);
+    if (reason.empty()) return {folder.path, folder.step};
+    warnings.push_back(fmt::format("checkpoint {} is passed over: {}", folder.path, reason));
+  }
+  return {};
+}
+
+void load_tensors(const std::string& file, const std::vector<NamedTensor>& targets) {
+  const SafetensorsReader reader(file);
+  std::set<std::string> wanted;
+  for (const auto& [name, tensor] : targets) {  // all checks first: a refused file changes nothing
+    const Tensor& stored = reader.at(name);
+    NSA_CHECK(stored.shape == tensor.shape && stored.dtype == tensor.dtype, "{}: tensor \"{}\" is {} {}, expected {} {}: it was saved with another model", file, name,
+              name_of(stored.dtype), stored.shape.str(), name_of(tensor.dtype), tensor.shape.str());
+    NSA_CHECK(wanted.insert(name).second, "load_tensors: tensor \"{}\" is asked for twice", name);
+  }
+  for (const auto& [name, tensor] : reader.tensors()) {
+    NSA_CHECK(wanted.count(name), "{}: tensor \"{}\" has no place in this model ({} tensors in the file, {} expected): it was saved with another model", file, name,
+              reader.tensors().size(), targets.size());
+  }
+  for (const auto& [name, tensor] : targets) {
+    if (tensor.bytes()) std::memcpy(tensor.data, reader.at(name).data, tensor.bytes());
+  }
+}
+
+}  // namespace nsa
