@@ -7,6 +7,10 @@
 
 /// X(function, what `nsa --help` says). A verb's spelling is its function's name.
 #define NSA_VERBS(X) \
+  X(train, "train a model from a config; an existing run is resumed") \
+  X(plan, "parameters, FLOPs, memory and time of a config, without allocating") \
+  X(generate, "continue a prompt with a trained model") \
+  X(verify, "run golden files of an independent implementation") \
   X(config, "print a resolved config, the reference of all fields, or the JSON Schema")
 
 namespace nsa::cli {

@@ -32,8 +32,8 @@ class Gpt {
   void evaluate(Device& dev, Out losses, In tokens, In targets) const;
   /// Forward only: logits of all positions, (B*T, V). For tests and verification: B*T*V floats at once.
   void logits(Device& dev, Out logits, In tokens, const LookAtBlock& look = {}) const;
-  /// Forward only: logits (1,V) of the last position of tokens (1,T).
-  void next_logits(Device& dev, Out logits, In tokens) const;
+  /// Forward only: logits (1,V) of position t of tokens (1,T). What stands after t does not matter (attention is causal): callers may pad.
+  void next_logits(Device& dev, Out logits, In tokens, std::int64_t t) const;
 
  private:
   Tensor head() const { return lm_head_ ? lm_head_->w : embed_->w; }

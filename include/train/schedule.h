@@ -11,7 +11,7 @@ namespace nsa {
 /// step W-1 reaches lr. Then, with min = min_lr_ratio * lr and lr at step W:
 ///   cosine    half a cosine from lr at step W to min at the last step
 ///   linear    a line between the same two points
-///   wsd       lr, then a line over the last ceil(decay_fraction * total) steps that ends at min
+///   wsd       lr, then a line over the last round(decay_fraction * total) steps that ends at min
 ///   constant  lr
 double learning_rate(const ScheduleConfig& schedule, double lr, std::int64_t step, std::int64_t total);
 

@@ -127,14 +127,14 @@ void Gpt::logits(Device& dev, Out logits, In tokens, const LookAtBlock& look) co
   op::matmul_forward(dev, logits, h, head(), Write::overwrite);
 }
 
-void Gpt::next_logits(Device& dev, Out logits, In tokens) const {
+void Gpt::next_logits(Device& dev, Out logits, In tokens, std::int64_t t) const {
   ArenaScope scope(dev.work);
   const std::int64_t T = tokens.dim(1);
   const Tensor x = dev.work.take(DType::f32, {T, config_.hidden_size}, Purpose::activations);
   const Tensor h = dev.work.take(DType::f32, {1, config_.hidden_size}, Purpose::activations);
   const Tensor rstd = dev.work.take(DType::f32, {1}, Purpose::activations);
   forward_only(dev, x, tokens, {});
-  norm_.forward(dev, h, rstd, x.rows(T - 1, T));
+  norm_.forward(dev, h, rstd, x.rows(t, t + 1));
   op::matmul_forward(dev, logits, h, head(), Write::overwrite);
 }
 

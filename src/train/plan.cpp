@@ -27,7 +27,7 @@ MemoryPlan plan_memory(const Config& config, int threads) {
   if (config.eval.sample_every) {
     ArenaScope scope(dev.work);
     const Tensor logits = dev.work.take(DType::f32, {1, config.model.vocab_size}, Purpose::logits);
-    gpt.next_logits(dev, logits, batch.first(1).tokens);
+    gpt.next_logits(dev, logits, batch.first(1).tokens, 0);
   }
   return {peak_of(dev.params), peak_of(dev.work)};
 }
@@ -36,9 +36,9 @@ MemoryPlan plan_generation(const ModelConfig& config, std::int64_t T, int thread
   Device dev;
   dev.threads = threads;
   const Gpt gpt(dev, config, T, Params::With::weights);
-  const Tensor tokens = dev.params.take(DType::i32, {1, T}, Purpose::activations);
-  const Tensor logits = dev.params.take(DType::f32, {1, config.vocab_size}, Purpose::logits);
-  gpt.next_logits(dev, logits, tokens);
+  const Tensor tokens{nullptr, DType::i32, {1, T}};  // the caller's own
+  const Tensor logits = dev.work.take(DType::f32, {1, config.vocab_size}, Purpose::logits);
+  gpt.next_logits(dev, logits, tokens, 0);
   return {peak_of(dev.params), peak_of(dev.work)};
 }
 

@@ -1,0 +1,35 @@
+// A training run: from a config to runs/NAME, resumed by itself from the newest valid checkpoint.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "core/check.h"
+#include "data/tokenizer.h"
+#include "train/config.h"
+
+namespace nsa {
+
+/// Text for eval.sample_every (eval/ provides it; train/ does not know how to generate).
+using Sampler = std::function<std::string(Device&, const Gpt&, const Tokenizer&, const Config&, std::int64_t step)>;
+
+struct RunOptions {
+  std::string command;          ///< the command line, for metrics.jsonl
+  bool fresh = false;           ///< refuse a folder that already holds a run instead of resuming it
+  bool force_data = false;      ///< resume although the data (files, tokenizer, sequence length, seed) differ
+  bool force_schedule = false;  ///< resume although the schedule (length, batch, learning rate, optimizer) differs
+  Sampler sample;               ///< absent: no samples
+  bool console = true;          ///< false: nothing on the terminal (compare, tests)
+};
+
+/// runs/NAME of a config.
+std::string run_dir(const Config& config);
+
+/// CPU threads a config asks for.
+int cpu_threads(const Config& config);
+
+/// Trains until the last step, SIGTERM/SIGINT (finish the step, save, Exit::ok) or train.max_skipped non-finite steps in a row (save, Exit::non_finite).
+/// Checkpoints are written before validation and samples. Everything a user can get wrong throws one sentence before the first step.
+Exit train(const Config& config, const RunOptions& options);
+
+}  // namespace nsa

@@ -1,0 +1,229 @@
+#include "eval/verify.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/json.h"
+#include "core/safetensors.h"
+#include "eval/golden_config.h"
+#include "eval/selection.h"
+#include "model/gpt.h"
+#include "train/optimizer.h"
+
+namespace nsa {
+
+namespace {
+
+// float32 against float64 (NSA.md "Precision"): one op is below 1e-5; a layer or a model chains tens of them.
+constexpr double kLayerTolerance = 2e-5, kModelTolerance = 1e-4;
+
+std::string coordinate(const Shape& shape, std::int64_t index) {
+  std::string s = "]";
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    s = (i ? ", " : "[") + std::to_string(index % shape[i]) + s;
+    index /= shape[i];
+  }
+  return s;
+}
+
+VerifyRow compare(const std::string& name, In got, In want, double tolerance) {
+  NSA_CHECK(got.numel() == want.numel(), "verify: {} has {} elements in the file, {} are computed: the file's config does not fit its tensors", name, want.numel(), got.numel());
+  double difference = 0, norm = 0, worst = -1;
+  std::int64_t worst_at = 0;
+  for (std::int64_t i = 0; i < want.numel(); ++i) {
+    const double g = static_cast<double>(got.f32()[i]), w = static_cast<double>(want.f32()[i]), d = std::isfinite(g) ? std::abs(g - w) : HUGE_VAL;
+    difference += d * d;
+    norm += w * w;
+    if (d > worst) worst = d, worst_at = i;
+  }
+  VerifyRow row{name, std::sqrt(difference / std::max(norm, 1e-60)), tolerance, "", ""};
+  if (norm == 0) row.error = std::sqrt(difference);
+  if (want.numel()) row.worst = fmt::format("{}: got {:.7g}, expected {:.7g}", coordinate(want.shape, worst_at), got.f32()[worst_at], want.f32()[worst_at]);
+  return row;
+}
+
+// (N,H,X) -> (B,H,T,X): golden files are head-major
+std::vector<float> head_major(In x, std::int64_t B, std::int64_t T, std::int64_t H, std::int64_t X) {
+  std::vector<float> out(static_cast<std::size_t>(x.numel()));
+  const float* in = x.f32();
+  for (std::int64_t b = 0; b < B; ++b)
+    for (std::int64_t t = 0; t < T; ++t)
+      for (std::int64_t h = 0; h < H; ++h) std::copy_n(in + ((b * T + t) * H + h) * X, X, out.data() + ((b * H + h) * T + t) * X);
+  return out;
+}
+
+Tensor view_of(std::vector<float>& values, const Shape& shape) { return {values.data(), DType::f32, shape}; }
+
+void load(const SafetensorsReader& file, const std::string& prefix, Params& params) {
+  for (Param& p : params.list()) {
+    const Tensor& stored = file.at(prefix + p.name);
+    NSA_CHECK(stored.shape == p.shape, "{}: {}{} has shape {}, the config asks for {}", file.path(), prefix, p.name, stored.shape.str(), p.shape.str());
+    std::memcpy(p.w.data, stored.data, stored.bytes());
+  }
+}
+
+// --- one attention layer ---------------------------------------------------------------------------------------------------------------------------------
+
+struct LayerRun {
+  const SafetensorsReader& file;
+  ModelConfig config;
+  BatchShape batch;
+  VerifyReport report;
+
+  void compare_parameters(const Params& params) {
+    for (const Param& p : params.list()) report.rows.push_back(compare("grad." + p.name, p.grad, file.at("grad." + p.name), kLayerTolerance));
+  }
+
+  void compare_branches(const NsaAttention& layer, const NsaAttention::Saved& s) {
+    const std::int64_t B = batch.B, T = batch.T, H = layer.config.num_heads, Dv = layer.config.Dv();
+    const auto row = [&](const char* name, const Tensor& got, std::int64_t X) {
+      std::vector<float> values = head_major(got, B, T, H, X);
+      report.rows.push_back(compare(name, view_of(values, {B, H, T, X}), file.at(name), kLayerTolerance));
+    };
+    row("o_cmp", s.o_cmp, Dv);
+    row("o_slc", s.o_slc, Dv);
+    row("o_win", s.o_win, Dv);
+    row("gates", s.gates, 3);
+  }
+
+  // Full attention: fill. NSA: the selection is compared by itself; what follows uses the file's indices, so that a tie in one place is not an error everywhere.
+  void fill(Device& dev, const FullAttention& layer, const FullAttention::Saved& s, In x, In rope) { layer.fill(dev, s, x, rope); }
+  void fill(Device& dev, const NsaAttention& layer, const NsaAttention::Saved& s, In x, In rope) {
+    layer.fill_selected(dev, s, x, rope);
+    if (dev.planning()) return layer.fill_rest(dev, s);
+    const SelectionResult result = compare_selection(s, file.at("selected"), layer.shape);
+    report.rows.push_back({"selected", result.wrong, 0, result.worst, result.note});
+    std::memcpy(s.selected.data, file.at("selected").data, s.selected.bytes());
+    layer.fill_rest(dev, s);
+    compare_branches(layer, s);
+  }
+
+  template <class Layer>
+  void run(Device& dev, Params& params, const Layer& layer) {
+    const Tensor& x_bt = file.at("x");
+    const Tensor x = x_bt.view({batch.N(), config.hidden_size}), dy = file.at("dy").view(x.shape);
+    const Tensor rope = dev.params.take(DType::f32, {batch.T, config.attention.head_dim / 2, 2}, Purpose::weights);
+    op::rope_table(dev, rope, config.rope_theta);
+    const Tensor y = dev.work.take(DType::f32, x.shape, Purpose::activations), dx = dev.work.take(DType::f32, x.shape, Purpose::activations);
+    const typename Layer::Saved s = layer.take(dev, batch);
+    fill(dev, layer, s, x, rope);
+    layer.output(dev, y, s);
+    layer.backward(dev, dx, dy, x, s, rope);
+    if (dev.planning()) return;
+    report.rows.push_back(compare("y", y, file.at("y").view(x.shape), kLayerTolerance));
+    report.rows.push_back(compare("dx", dx, file.at("dx").view(x.shape), kLayerTolerance));
+    compare_parameters(params);
+  }
+
+  void pass(Device& dev) {
+    Params params;
+    if (config.attention.type == AttentionType::nsa) {
+      const NsaAttention layer = NsaAttention::declare(params, "", config);
+      params.allocate(dev, Params::With::training);
+      if (!dev.planning()) load(file, "param.", params);
+      run(dev, params, layer);
+    } else {
+      const FullAttention layer = FullAttention::declare(params, "", config);
+      params.allocate(dev, Params::With::training);
+      if (!dev.planning()) load(file, "param.", params);
+      run(dev, params, layer);
+    }
+  }
+};
+
+// A planning pass, the reservation it asks for, then `pass` for real.
+template <class F>
+void planned(int threads, F&& pass) {
+  Device plan, dev;
+  plan.threads = dev.threads = threads;
+  pass(plan);
+  dev.params.reserve(plan.params.peak());
+  dev.work.reserve(plan.work.peak());
+  pass(dev);
+}
+
+VerifyReport verify_layer(const SafetensorsReader& file, const GoldenConfig& golden, int threads) {
+  const Tensor& x = file.at("x");
+  NSA_CHECK(x.shape.rank() == 3 && x.dim(2) == golden.model.hidden_size, "{}: x has shape {}, expected (B, T, {})", file.path(), x.shape.str(), golden.model.hidden_size);
+  LayerRun run{file, golden.model, {x.dim(0), x.dim(1)}, {"attention_layer", {}}};
+  planned(threads, [&](Device& dev) { run.pass(dev); });
+  return run.report;
+}
+
+// --- a model over a few optimizer steps ------------------------------------------------------------------------------------------------------------------
+
+struct ModelRun {
+  const SafetensorsReader& file;
+  const GoldenConfig& golden;
+  VerifyReport report;
+
+  void compare_first_step(Device& dev, const Gpt& gpt, In tokens, const Tensor& logits) {
+    const LookAtBlock look = [&](std::int64_t layer, const Block::Saved& s) {
+      const std::string name = "selected." + std::to_string(layer);
+      if (!s.nsa() || !file.has(name) || dev.planning()) return;
+      const SelectionResult result = compare_selection(*s.nsa(), file.at(name), nsa_shape(golden.model.attention));
+      report.rows.push_back({name, result.wrong, 0, result.worst, result.note});
+    };
+    gpt.logits(dev, logits, tokens, look);
+    if (!dev.planning()) report.rows.push_back(compare("logits", logits, file.at("logits"), kModelTolerance));
+  }
+
+  void pass(Device& dev) {
+    const Tensor& all = file.at("tokens");  // (steps, B, T+1)
+    const std::int64_t steps = all.dim(0), B = all.dim(1), T = all.dim(2) - 1, N = B * T;
+    Gpt gpt(dev, golden.model, T, Params::With::training);
+    const Tensor tokens = dev.params.take(DType::i32, {B, T}, Purpose::activations), targets = dev.params.take(DType::i32, {B, T}, Purpose::activations);
+    const Tensor losses = dev.work.take(DType::f32, {N}, Purpose::activations);
+    const Tensor logits = dev.work.take(DType::f32, {N, golden.model.vocab_size}, Purpose::logits), mean = dev.work.take(DType::f32, {1}, Purpose::scratch);
+    if (!dev.planning()) load(file, "param0.", gpt.params());
+    std::vector<float> loss_of_step, norm_of_step;
+    for (std::int64_t step = 0; step < (dev.planning() ? 1 : steps); ++step) {
+      if (!dev.planning()) split(all.i32() + step * B * (T + 1), B, T, tokens.i32(), targets.i32());
+      if (step == 0) compare_first_step(dev, gpt, tokens, logits);
+      op::fill(dev, gpt.params().grads(), 0.0f);
+      gpt.train(dev, losses, tokens, targets, 1.0f / static_cast<float>(N), Recompute::none);
+      op::sum(dev, mean, losses);
+      const double norm = gradient_norm(dev, gpt.params());
+      if (dev.planning()) return;
+      if (step == 0) compare_all("grad0.", gpt.params(), &Param::grad);
+      adamw_step(dev, gpt.params(), golden.optimizer, golden.optimizer.lr, step + 1, clip_factor(norm, golden.grad_clip));
+      loss_of_step.push_back(static_cast<float>(scalar(mean) / static_cast<double>(N)));
+      norm_of_step.push_back(static_cast<float>(norm));
+    }
+    report.rows.push_back(compare("losses", view_of(loss_of_step, {steps}), file.at("losses"), kModelTolerance));
+    report.rows.push_back(compare("grad_norms", view_of(norm_of_step, {steps}), file.at("grad_norms"), kModelTolerance));
+    compare_all("param" + std::to_string(steps) + ".", gpt.params(), &Param::w);
+  }
+  void compare_all(const std::string& prefix, const Params& params, Tensor Param::* which) {
+    for (const Param& p : params.list()) report.rows.push_back(compare(prefix + p.name, p.*which, file.at(prefix + p.name), kModelTolerance));
+  }
+  static void split(const std::int32_t* window, std::int64_t B, std::int64_t T, std::int32_t* tokens, std::int32_t* targets) {
+    for (std::int64_t b = 0; b < B; ++b) {
+      std::copy_n(window + b * (T + 1), T, tokens + b * T);
+      std::copy_n(window + b * (T + 1) + 1, T, targets + b * T);
+    }
+  }
+};
+
+VerifyReport verify_model(const SafetensorsReader& file, const GoldenConfig& golden, int threads) {
+  ModelRun run{file, golden, {"model", {}}};
+  planned(threads, [&](Device& dev) { run.pass(dev); });
+  return run.report;
+}
+
+}  // namespace
+
+bool VerifyReport::ok() const {
+  return !rows.empty() && std::all_of(rows.begin(), rows.end(), [](const VerifyRow& r) { return r.ok(); });
+}
+
+VerifyReport verify(const std::string& path, int threads) {
+  const SafetensorsReader file(path);
+  const GoldenConfig golden = read_golden_config(file);
+  if (golden.kind == "attention_layer") return verify_layer(file, golden, threads);
+  if (golden.kind == "model") return verify_model(file, golden, threads);
+  fail("{}: kind \"{}\" in the header is unknown; expected \"attention_layer\" or \"model\"", path, golden.kind);
+}
+
+}  // namespace nsa

@@ -1,0 +1,262 @@
+#include "train/run.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <optional>
+
+#include "core/file.h"
+#include "core/parallel.h"
+#include "core/peak.h"
+#include "data/tokenizer.h"
+#include "model/flops.h"
+#include "train/log.h"
+#include "train/plan.h"
+#include "train/resume.h"
+#include "train/signals.h"
+#include "train/step.h"
+
+namespace nsa {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+RunLogOptions log_options(const Config& config, const RunOptions& options) {
+  return {run_dir(config), config.total_steps(), config.log.every, config.log.tensorboard, options.console};
+}
+
+DataRow data_row(const char* split, const TokenData& data) {
+  return {split, static_cast<std::int64_t>(data.shards().size()), data.tokens(), data.sequences(), data.skipped_tokens(), data.bytes_per_token()};
+}
+
+std::array<double, 3> mean_gates(In gates) {  // (N,H,3)
+  std::array<double, 3> sum{};
+  const std::int64_t rows = gates.numel() / 3;
+  for (std::int64_t i = 0; i < gates.numel(); ++i) sum[static_cast<std::size_t>(i % 3)] += static_cast<double>(gates.f32()[i]);
+  for (double& s : sum) s /= static_cast<double>(rows);
+  return sum;
+}
+
+// One launch of a run. Members are constructed in the order in which a launch proceeds; each throws its own sentence.
+class Run {
+ public:
+  Run(const Config& config, const RunOptions& options);
+  Exit go();
+
+ private:
+  Device& reserved();
+  void restore();
+  void say_start();
+  void one_step();
+  void save();
+  void validate_now();
+  void sample_now();
+  bool at(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
+  bool finished() const { return state_.step >= config_.total_steps(); }
+
+  Config config_;
+  RunOptions options_;
+  std::string dir_;
+  RunLock lock_;
+  StopSignals signals_;
+  RunLog log_;
+  TokenData train_data_;
+  std::optional<TokenData> val_data_;
+  std::optional<Tokenizer> tokenizer_;
+  Device dev_;
+  MemoryPlan plan_;
+  Gpt gpt_;
+  BatchBuffers batch_;
+  Loader loader_;
+  TrainState state_;
+  OutlierWindow losses_, norms_;
+  std::int64_t resumed_from_ = 0, saved_step_ = -1, validated_step_ = -1;
+};
+
+std::string prepared_dir(const Config& config, const RunOptions& options) {
+  const std::string dir = run_dir(config);
+  if (options.fresh && (fs::exists(dir + "/metrics.jsonl") || fs::exists(dir + "/checkpoints"))) {
+    fail_usage("--fresh: {} already holds a run; give the new one a name of its own (log.name=NAME) or remove that folder yourself", dir);
+  }
+  make_folders(dir);
+  return dir;
+}
+
+std::optional<TokenData> open_val(const Config& config) {
+  if (config.data.val.empty()) return std::nullopt;
+  return TokenData(config.data.val, config.data.sequence_length, config.model.vocab_size);
+}
+
+std::optional<Tokenizer> open_tokenizer(const Config& config, const TokenData& data) {
+  if (config.data.tokenizer.empty()) return std::nullopt;
+  Tokenizer tokenizer = Tokenizer::open(config.data.tokenizer);
+  if (tokenizer.vocab_size() > config.model.vocab_size) {
+    fail_usage("model.vocab_size is {}, but the tokenizer {} has {} tokens: set model.vocab_size to at least that", config.model.vocab_size, config.data.tokenizer,
+               tokenizer.vocab_size());
+  }
+  if (data.tokenizer_hash() && data.tokenizer_hash() != tokenizer.hash()) {
+    fail_usage("data.tokenizer {} is not the one the shards were made with ({}): point data.tokenizer at that model, or tokenize the text again",
+               config.data.tokenizer, data.shards().front().path());
+  }
+  return tokenizer;
+}
+
+Run::Run(const Config& config, const RunOptions& options)
+    : config_(config), options_(options), dir_(prepared_dir(config, options)), lock_(dir_), log_(log_options(config, options)),
+      train_data_(config.data.train, config.data.sequence_length, config.model.vocab_size), val_data_(open_val(config)),
+      tokenizer_(open_tokenizer(config, train_data_)), plan_(plan_memory(config, cpu_threads(config))),
+      gpt_(reserved(), config.model, config.data.sequence_length, Params::With::training), batch_(dev_, config.train.micro_batch, config.data.sequence_length),
+      loader_(train_data_, static_cast<std::uint64_t>(config.data.seed)), losses_(config.train.outlier_window), norms_(config.train.outlier_window) {
+  restore();
+}
+
+// Memory for the whole run, once; nothing grows after this.
+Device& Run::reserved() {
+  dev_.threads = cpu_threads(config_);
+  dev_.params.reserve(plan_.params.bytes);
+  dev_.work.reserve(plan_.work.bytes);
+  return dev_;
+}
+
+void Run::restore() {
+  std::vector<std::string> warnings;
+  const CheckpointFile newest = find_checkpoint(dir_, warnings);
+  for (const std::string& w : warnings) log_.warn(w);
+  if (newest.path.empty()) {
+    gpt_.params().initialise(static_cast<std::uint64_t>(config_.train.seed), config_.model.init_std, config_.model.num_layers);
+    state_.data_fingerprint = train_data_.fingerprint();
+  } else {
+    state_ = load_state(newest);
+    for (const std::string& w : check_resume(config_, state_, train_data_.fingerprint(), newest.path, options_)) log_.warn(w);
+    state_.data_fingerprint = train_data_.fingerprint();
+    load_tensors(model_file(newest), gpt_.params().weights());
+    load_tensors(optimizer_file(newest), gpt_.params().moments());
+    losses_ = OutlierWindow(config_.train.outlier_window, state_.recent_losses);
+    norms_ = OutlierWindow(config_.train.outlier_window, state_.recent_norms);
+    resumed_from_ = saved_step_ = state_.step;
+  }
+  state_.config = to_json(config_);
+}
+
+void Run::say_start() {
+  StartTables tables;
+  tables.config = config_rows(config_);
+  tables.data = {data_row("train", train_data_)};
+  if (val_data_) tables.data.push_back(data_row("val", *val_data_));
+  tables.parameters = parameter_rows(gpt_.params());
+  tables.memory = memory_rows(plan_);
+  log_.tables(tables);
+  if (resumed_from_) log_.info(fmt::format("resumed {} at step {} of {}", dir_, resumed_from_, config_.total_steps()));
+
+  RunRecord record;
+  record.command = options_.command;
+  record.config = state_.config;
+  record.parameters = gpt_.params().count();
+  record.flops_per_token = flops_per_token(config_.model, config_.data.sequence_length).training();
+  record.peak_gflops = measure_peak(dev_.threads).gflops;
+  record.memory_bytes = static_cast<std::int64_t>(plan_.bytes());
+  record.resumed_from = resumed_from_;
+  log_.start(record);
+}
+
+void Run::one_step() {
+  std::vector<std::array<double, 3>> gates;
+  const bool look_at_gates = config_.model.attention.type == AttentionType::nsa && (state_.step + 1) % 10 == 0;
+  const LookAtBlock look = [&](std::int64_t, const Block::Saved& s) { gates.push_back(mean_gates(s.nsa()->gates)); };
+  const auto start = std::chrono::steady_clock::now();
+  const StepResult r = train_step(dev_, gpt_, loader_, config_, batch_, losses_, norms_, state_, look_at_gates ? look : LookAtBlock{});
+  const double seconds = seconds_since(start);
+  state_.seconds += seconds;
+
+  StepRecord record;
+  record.step = state_.step;
+  record.tokens = state_.tokens;
+  record.step_tokens = config_.train.batch_tokens;
+  record.loss = r.loss;
+  record.grad_norm = r.grad_norm;
+  record.lr = r.lr;
+  record.ms = seconds * 1e3;
+  record.seconds = state_.seconds;
+  record.z_loss = r.z_loss;
+  record.z_norm = r.z_norm;
+  record.skipped = r.skipped;
+  log_.step(record);
+  if (!gates.empty()) log_.gates(state_.step, gates);
+}
+
+void Run::save() {
+  if (saved_step_ == state_.step) return;
+  const auto start = std::chrono::steady_clock::now();
+  try {
+    save_checkpoint(dir_, state_, gpt_.params().weights(), gpt_.params().moments(), config_.checkpoint.keep);
+  } catch (const Error& error) {  // a full disk costs this checkpoint, not the run: the last good one is still there
+    log_.warn(fmt::format("checkpoint of step {} not saved, going on with the last good one: {}", state_.step, error.what()));
+    return;
+  }
+  saved_step_ = state_.step;
+  log_.checkpoint(state_.step, fmt::format("{}/checkpoints/step_{:08}", dir_, state_.step), seconds_since(start) * 1e3);
+}
+
+void Run::validate_now() {
+  if (!val_data_ || validated_step_ == state_.step) return;
+  validated_step_ = state_.step;
+  const auto start = std::chrono::steady_clock::now();
+  ValRecord record;
+  record.step = state_.step;
+  record.tokens = state_.tokens;
+  record.loss = validate(dev_, gpt_, *val_data_, config_.eval.batches, batch_);
+  const double bytes = val_data_->bytes_per_token();
+  if (bytes > 0) record.bits_per_byte = record.loss / std::log(2.0) / bytes;
+  record.seconds = seconds_since(start);
+  if (state_.best_val_loss == 0 || record.loss < state_.best_val_loss) state_.best_val_loss = record.loss;
+  log_.val(record);
+}
+
+void Run::sample_now() {
+  if (tokenizer_ && options_.sample) log_.sample(state_.step, options_.sample(dev_, gpt_, *tokenizer_, config_, state_.step));
+}
+
+Exit Run::go() {
+  say_start();
+  while (!finished() && !signals_.requested()) {
+    one_step();
+    if (state_.skipped_in_row >= config_.train.max_skipped) {
+      save();
+      throw Error(fmt::format("{} steps in a row had a non-finite loss or gradient norm; stopped at step {}, state saved in {}: a lower train.optimizer.lr or a "
+                              "longer warm-up is the usual cure", state_.skipped_in_row, state_.step, dir_), Exit::non_finite);
+    }
+    if (at(config_.checkpoint.every) || finished()) save();
+    if (at(config_.eval.every) || (config_.eval.every && finished())) {
+      save();  // before anything that could fail
+      validate_now();
+    }
+    if (at(config_.eval.sample_every)) {
+      save();
+      sample_now();
+    }
+  }
+  if (finished()) {
+    log_.info(fmt::format("{} steps done; results in {}", state_.step, dir_));
+  } else {
+    save();
+    log_.info(fmt::format("{}: stopped after step {} of {}, saved; the same command goes on from there", signals_.name(), state_.step, config_.total_steps()));
+  }
+  return Exit::ok;
+}
+
+}  // namespace
+
+std::string run_dir(const Config& config) { return config.log.dir + "/" + config.log.name; }
+
+int cpu_threads(const Config& config) { return config.threads ? static_cast<int>(config.threads) : available_cores(); }
+
+Exit train(const Config& config, const RunOptions& options) { return Run(config, options).go(); }
+
+}  // namespace nsa
