@@ -20,8 +20,7 @@ double learning_rate(const ScheduleConfig& schedule, double lr, std::int64_t ste
     case ScheduleType::cosine: return min + (lr - min) * 0.5 * (1 + std::cos(3.14159265358979323846 * progress(s, warmup, last)));
     case ScheduleType::linear: return lr + (min - lr) * progress(s, warmup, last);
     case ScheduleType::wsd: {
-      // A product such as 0.2 * 35 must not round up a step because of its last bit.
-      const double decay = std::ceil(schedule.decay_fraction * static_cast<double>(total) - 1e-9);
+      const double decay = std::round(schedule.decay_fraction * static_cast<double>(total));
       return decay < 1 ? lr : lr + (min - lr) * progress(s, last - decay, last);
     }
     case ScheduleType::constant: return lr;

@@ -52,7 +52,7 @@ TEST_CASE("wsd: lr until the last fifth, then a line that ends at min") {
   CHECK(learning_rate(c, 1.0, 16, 20) == Approx(0.875));
   CHECK(learning_rate(c, 1.0, 18, 20) == Approx(0.625));
   CHECK(learning_rate(c, 1.0, 19, 20) == Approx(0.5));
-  // 0.2 * 35 is 7.000000000000001 in doubles: still 7 steps.
+  // 0.2 * 35 is not exactly 7 in doubles: still 7 steps.
   CHECK(learning_rate(c, 1.0, 27, 35) == 1.0);
   CHECK(learning_rate(c, 1.0, 28, 35) < 1.0);
   CHECK(learning_rate(make(ScheduleType::wsd, 0, 0.5, 0.0), 1.0, 19, 20) == 1.0);
