@@ -1,0 +1,139 @@
+// Compression branch, forward and backward. Query t sees the compressed keys i < nsa.visible(t): a triangle that is d times narrower than the causal one.
+// Who does what: forward, one tile of queries x G heads per piece of work, over the key blocks it sees; backward, tiles i, i + pieces, i + 2 pieces, ... per
+//   piece, all five products of a (tile, block) pair at once, dkc and dvc into the piece's own copy; the copies are added in index order at the end.
+// Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * Tc * T/2 * D multiply-adds; packed keys twice k's size, copies of dkc, dvc at most B*T*Hkv*(Dk+Dv).
+// Assumes H a multiple of Hkv; any other size works, padded to whole vectors in scratch. Tc may be 0.
+// Determinism: pieces and the order of their sums depend on the shapes alone.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "nsa/cpu/attend_compressed.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "nsa/cpu/branch-inl.h"
+#include "nsa/ops.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nsa {
+namespace HWY_NAMESPACE {
+namespace {
+
+// Keys in a block: a tile's logits (96 x 64) then stay in the first cache level. d times fewer keys than tokens, so this is not l'.
+constexpr std::int64_t kBlock = 64;
+
+/// keys[i]: how many keys of block j query t0 + i sees
+HWY_INLINE void count_visible(const NsaShape& nsa, std::int64_t j, std::int64_t t0, std::int64_t nq, std::int32_t* keys) {
+  for (std::int64_t i = 0; i < nq; ++i) keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(nsa.visible(t0 + i) - j * kBlock, 0, kBlock));
+}
+
+HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, float* o, float* lse, const float* q,
+                               const NsaShape& nsa) {
+  const std::int64_t nq = std::min(z.queries, z.T - t0), rows = nq * z.G;
+  std::int32_t keys[BranchDims::kTileRows];
+  for (std::int64_t i = 0; i < nq; ++i) load_query(z, tile, i * z.G, q, z.row(bh, t0 + i));
+  std::fill_n(tile.o, rows * z.ldv, 0.0f);
+  std::fill_n(tile.m, rows, -kInfinity);
+  std::fill_n(tile.l, rows, 0.0f);
+  for (std::int64_t j = 0; j * kBlock < nsa.visible(t0 + nq - 1); ++j) {
+    count_visible(nsa, j, t0, nq, keys);
+    forward_block(z, tile, nq, keys, packed, packed.at(z, bh, j));
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t row = z.row(bh, t0 + r / z.G) + r % z.G;
+    finish_row(o + row * z.Dv, lse + row, tile.o + r * z.ldv, z.Dv, tile.m[r], tile.l[r]);
+  }
+}
+
+}  // namespace
+
+void attend_compressed_forward(Device& dev, Out o, Saved lse, In q, In kc, In vc, const NsaShape& nsa) {
+  const BranchDims z(q, kc, vc.dim(3), kBlock);
+  ArenaScope scope(dev.work);
+  const PackedKeys packed(dev, z, {.kt = true, .v = true});
+  const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(z, nullptr).floats});
+  if (dev.planning()) return;
+  pack_keys(dev, z, packed, kc.f32(), vc.f32());
+  parallel_for(dev.threads, z.groups() * z.tiles(), [&](std::int64_t i, int thread) HWY_ATTR {
+    const std::int64_t bh = i % z.groups(), t0 = (z.tiles() - 1 - i / z.groups()) * z.queries;  // longest first
+    forward_tile(z, TileScratch::forward(z, scratch.f32() + thread * scratch.dim(1)), bh, t0, packed, o.f32(), lse.f32(), q.f32(), nsa);
+  });
+}
+
+namespace {
+
+struct Gradients {
+  float* dq;
+  const float *d_o, *delta, *lse, *q;
+  Write dq_mode;
+};
+
+/// dk (blocks * kBlock, ldk), dv (blocks * kBlock, ldv): the piece's own sums
+HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, const Gradients& x, float* dk, float* dv,
+                                const NsaShape& nsa) {
+  const std::int64_t nq = std::min(z.queries, z.T - t0);
+  std::int32_t keys[BranchDims::kTileRows];
+  for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t0 + i));
+  for (std::int64_t j = 0; j * kBlock < nsa.visible(t0 + nq - 1); ++j) {
+    count_visible(nsa, j, t0, nq, keys);
+    backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk + j * kBlock * z.ldk, dv + j * kBlock * z.ldv);
+  }
+  for (std::int64_t i = 0; i < nq; ++i) {
+    const std::int64_t row = z.row(bh, t0 + i);
+    x.dq_mode == Write::add ? store_dq<true>(z, tile, i * z.G, x.dq, row) : store_dq<false>(z, tile, i * z.G, x.dq, row);
+  }
+}
+
+/// Adds the pieces' sums of block j into the first piece's, in order.
+HWY_NOINLINE void add_pieces(float* first, std::int64_t size, std::int64_t pieces, std::int64_t stride) {
+  for (std::int64_t i = 1; i < pieces; ++i) copy_scaled<true>(first, first + i * stride, size, size, 1.0f);
+}
+
+}  // namespace
+
+void attend_compressed_backward(Device& dev, Out dq, Out dkc, Out dvc, In d_o, In delta, In lse, In q, In kc, In vc, const NsaShape& nsa, Write dq_mode) {
+  const BranchDims z(q, kc, vc.dim(3), kBlock);
+  // Enough pieces for any number of threads, few enough that their copies stay below k's and v's size at d = 16.
+  const std::int64_t pieces = std::min(z.tiles(), std::clamp<std::int64_t>(64 / z.groups(), 2, 16));
+  const std::int64_t size_k = z.blocks * kBlock * z.ldk, size_v = z.blocks * kBlock * z.ldv, size = size_k + size_v;
+  ArenaScope scope(dev.work);
+  const PackedKeys packed(dev, z, {.kt = true, .k = true, .vt = true});
+  const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(z, nullptr).floats});
+  const Tensor sums = dev.scratch({z.groups() * pieces, size});
+  if (dev.planning()) return;
+  pack_keys(dev, z, packed, kc.f32(), vc.f32());
+  const Gradients x{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32(), dq_mode};
+  parallel_for(dev.threads, z.groups() * pieces, [&](std::int64_t i, int thread) HWY_ATTR {
+    float *dk = sums.f32() + i * size, *dv = dk + size_k;
+    std::fill_n(dk, size, 0.0f);
+    const TileScratch tile = TileScratch::backward(z, scratch.f32() + thread * scratch.dim(1));
+    for (std::int64_t k = z.tiles() - 1 - i % pieces; k >= 0; k -= pieces) backward_tile(z, tile, i / pieces, k * z.queries, packed, x, dk, dv, nsa);
+  });
+  parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
+    const std::int64_t bh = i / z.blocks, j = i % z.blocks;
+    float* dk = sums.f32() + bh * pieces * size + j * kBlock * z.ldk;
+    float* dv = sums.f32() + bh * pieces * size + size_k + j * kBlock * z.ldv;
+    add_pieces(dk, kBlock * z.ldk, pieces, size);
+    add_pieces(dv, kBlock * z.ldv, pieces, size);
+    store_dkv(z, bh, j, dkc.f32(), dvc.f32(), dk, dv);
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nsa
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nsa::cpu {
+
+HWY_EXPORT(attend_compressed_forward);
+HWY_EXPORT(attend_compressed_backward);
+
+void attend_compressed_forward(Device& dev, Out o, Saved lse, In q, In kc, In vc, const NsaShape& nsa) {
+  HWY_DYNAMIC_DISPATCH(attend_compressed_forward)(dev, o, lse, q, kc, vc, nsa);
+}
+
+void attend_compressed_backward(Device& dev, Out dq, Out dkc, Out dvc, In d_o, In delta, In lse, In q, In kc, In vc, const NsaShape& nsa, Write dq_mode) {
+  HWY_DYNAMIC_DISPATCH(attend_compressed_backward)(dev, dq, dkc, dvc, d_o, delta, lse, q, kc, vc, nsa, dq_mode);
+}
+
+}  // namespace nsa::cpu
+#endif

@@ -1,0 +1,171 @@
+// Selected branch, forward and backward: query t attends to the tokens s <= t of the n blocks it chose.
+// Who does what: key-outer inside a segment of queries. For every block the queries of the segment that chose it are gathered into tiles of queries x G heads, so
+//   tiles are full whatever G is and however little neighbours agree, and a key block is loaded once per segment. Forward: one segment per piece of work, o, m, l
+//   of its queries go through memory between blocks. Backward: all five products of a (tile, block) pair at once; a piece is a (segment s, segment of blocks c)
+//   pair, c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys: they run in parallel, one such set
+//   after the other. So neither dq nor dk, dv needs atomics, copies or a second pass.
+// Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * T * n l' * D multiply-adds; (query, block) pairs move 3 (forward) / 4 (backward) rows of G * D
+//   floats, against 2 l' / 5 l' multiply-adds for each. Packed keys 2 (forward) / 3 + 2 (backward) times k's size, inverse index T n ints.
+// Assumes H a multiple of Hkv, no block twice in a query's list; any other size works.
+// Determinism: segments, sets and the order inside depend on the shapes and on `selected` alone.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "nsa/cpu/attend_selected.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "nsa/cpu/branch-inl.h"
+#include "nsa/cpu/inverse_index.h"
+#include "nsa/ops.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nsa {
+namespace HWY_NAMESPACE {
+namespace {
+
+using cpu::InverseIndex;
+
+struct ForwardState {
+  float *o, *m, *l;  ///< (B,T,H,Dv) (B,T,H) (B,T,H): not yet divided sums, base-2 maxima, sums of p
+  const float* q;
+};
+
+/// keys[i]: how many keys of block j query t[i] sees
+HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, const std::int32_t* t, std::int64_t nq, std::int32_t* keys) {
+  for (std::int64_t i = 0; i < nq; ++i) keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t[i] + 1 - j * z.block, 0, z.keys_in(j)));
+}
+
+/// nq queries t against block j
+HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
+                               const ForwardState& x) {
+  std::int32_t keys[BranchDims::kTileRows];
+  count_visible(z, j, t, nq, keys);
+  for (std::int64_t i = 0; i < nq; ++i) {
+    const std::int64_t row = z.row(bh, t[i]);
+    load_query(z, tile, i * z.G, x.q, row);
+    std::copy_n(x.m + row, z.G, tile.m + i * z.G);
+    std::copy_n(x.l + row, z.G, tile.l + i * z.G);
+    for (std::int64_t g = 0; g < z.G; ++g) copy_scaled<false>(tile.o + (i * z.G + g) * z.ldv, x.o + (row + g) * z.Dv, z.Dv, z.Dvp, 1.0f);
+  }
+  forward_block(z, tile, nq, keys, packed, packed.at(z, bh, j));
+  for (std::int64_t i = 0; i < nq; ++i) {
+    const std::int64_t row = z.row(bh, t[i]);
+    std::copy_n(tile.m + i * z.G, z.G, x.m + row);
+    std::copy_n(tile.l + i * z.G, z.G, x.l + row);
+    for (std::int64_t g = 0; g < z.G; ++g) std::copy_n(tile.o + (i * z.G + g) * z.ldv, z.Dv, x.o + (row + g) * z.Dv);
+  }
+}
+
+HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, const InverseIndex& index, const PackedKeys& packed,
+                                  const ForwardState& x) {
+  const std::int64_t t0 = index.segments.begin(s), t1 = index.segments.end(s, z.T);
+  for (std::int64_t t = t0; t < t1; ++t) {
+    const std::int64_t row = z.row(bh, t);
+    std::fill_n(x.o + row * z.Dv, z.G * z.Dv, 0.0f);
+    std::fill_n(x.m + row, z.G, -kInfinity);
+    std::fill_n(x.l + row, z.G, 0.0f);
+  }
+  for (std::int64_t j = 0; j * z.block < t1; ++j) {
+    const auto [t, size] = index.list(bh, s, j);
+    for (std::int64_t i = 0; i < size; i += z.queries) forward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
+  }
+  for (std::int64_t t = t0; t < t1; ++t)
+    for (std::int64_t row = z.row(bh, t), g = 0; g < z.G; ++g) finish_row(x.o + (row + g) * z.Dv, x.m + row + g, x.o + (row + g) * z.Dv, z.Dv, x.m[row + g], x.l[row + g]);
+}
+
+}  // namespace
+
+void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& nsa) {
+  const BranchDims z(q, k, v.dim(3), nsa.l_sel);
+  ArenaScope scope(dev.work);
+  const PackedKeys packed(dev, z, {.kt = true, .v = true});
+  const InverseIndex index(dev, z, selected.dim(3));
+  const Tensor sums = dev.scratch({z.B, z.T, z.H});
+  const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(z, nullptr).floats});
+  if (dev.planning()) return;
+  pack_keys(dev, z, packed, k.f32(), v.f32());
+  const ForwardState x{o.f32(), lse.f32(), sums.f32(), q.f32()};
+  parallel_for(dev.threads, z.groups() * index.segments.count, [&](std::int64_t i, int thread) HWY_ATTR {
+    const std::int64_t bh = i % z.groups(), s = index.segments.count - 1 - i / z.groups();  // longest first
+    index.build_segment(bh, s, selected.i32());
+    forward_segment(z, TileScratch::forward(z, scratch.f32() + thread * scratch.dim(1)), bh, s, index, packed, x);
+  });
+}
+
+namespace {
+
+struct BackwardState {
+  float* dq;
+  const float *d_o, *delta, *lse, *q;
+  float* sums;  ///< per (group, block): dk (block,ldk), dv (block,ldv)
+};
+
+HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
+                                const BackwardState& x) {
+  std::int32_t keys[BranchDims::kTileRows];
+  count_visible(z, j, t, nq, keys);
+  for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t[i]));
+  float* dk = x.sums + (bh * z.blocks + j) * z.block * (z.ldk + z.ldv);
+  backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk, dk + z.block * z.ldk);
+  for (std::int64_t i = 0; i < nq; ++i) store_dq<true>(z, tile, i * z.G, x.dq, z.row(bh, t[i]));
+}
+
+/// Queries of segment s against the blocks of segment c
+HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, std::int64_t c, const InverseIndex& index, const PackedKeys& packed,
+                                 const BackwardState& x) {
+  const std::int64_t j1 = std::min(z.blocks, (c + 1) * index.segments.blocks);
+  for (std::int64_t j = c * index.segments.blocks; j < j1; ++j) {
+    const auto [t, size] = index.list(bh, s, j);
+    for (std::int64_t i = 0; i < size; i += z.queries) backward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
+  }
+}
+
+}  // namespace
+
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa, Write dq_mode) {
+  const BranchDims z(q, k, v.dim(3), nsa.l_sel);
+  ArenaScope scope(dev.work);
+  const PackedKeys packed(dev, z, {.kt = true, .k = true, .vt = true});
+  const InverseIndex index(dev, z, selected.dim(3));
+  const Tensor sums = dev.scratch({z.groups() * z.blocks, z.block * (z.ldk + z.ldv)});
+  const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(z, nullptr).floats});
+  if (dev.planning()) return;
+  const std::int64_t segments = index.segments.count, odd = segments | 1;
+  pack_keys(dev, z, packed, k.f32(), v.f32());
+  parallel_for(dev.threads, z.groups() * segments, [&](std::int64_t i, int) HWY_ATTR { index.build_segment(i / segments, i % segments, selected.i32()); });
+  parallel_for(dev.threads, sums.dim(0), [&](std::int64_t i, int) HWY_ATTR { std::fill_n(sums.f32() + i * sums.dim(1), sums.dim(1), 0.0f); });
+  if (dq_mode == Write::overwrite) parallel_for(dev.threads, z.B * z.T, [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.f32() + i * z.H * z.Dk, z.H * z.Dk, 0.0f); });
+  const BackwardState x{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32(), sums.f32()};
+  for (std::int64_t set = 0; set < odd; ++set) {
+    const std::int64_t diagonal = set * (odd + 1) / 2 % odd;  // s = c: the heaviest piece of the set, taken first
+    parallel_for(dev.threads, z.groups() * odd, [&](std::int64_t i, int thread) HWY_ATTR {
+      const std::int64_t bh = i % z.groups(), s = (diagonal + i / z.groups()) % odd, c = (set - s + odd) % odd;
+      if (s >= segments || c > s) return;
+      backward_piece(z, TileScratch::backward(z, scratch.f32() + thread * scratch.dim(1)), bh, s, c, index, packed, x);
+    });
+  }
+  parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
+    const float* dk_block = sums.f32() + i * sums.dim(1);
+    store_dkv(z, i / z.blocks, i % z.blocks, dk.f32(), dv.f32(), dk_block, dk_block + z.block * z.ldk);
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nsa
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nsa::cpu {
+
+HWY_EXPORT(attend_selected_forward);
+HWY_EXPORT(attend_selected_backward);
+
+void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& nsa) {
+  HWY_DYNAMIC_DISPATCH(attend_selected_forward)(dev, o, lse, q, k, v, selected, nsa);
+}
+
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa, Write dq_mode) {
+  HWY_DYNAMIC_DISPATCH(attend_selected_backward)(dev, dq, dk, dv, d_o, delta, lse, q, k, v, selected, nsa, dq_mode);
+}
+
+}  // namespace nsa::cpu
+#endif

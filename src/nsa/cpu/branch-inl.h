@@ -1,0 +1,203 @@
+// One tile of a branch against one block of keys, compiled once per SIMD target: the step of flash attention (online softmax, arXiv 2205.14135) forward and
+// backward. Logits are kept in base 2: q is packed times log2(e)/sqrt(Dk), so p = 2^(s - m). Every row has its own number of visible keys, a prefix of the
+// block; a row that sees none keeps its state.
+#include <cmath>
+#include <limits>
+
+#include "nsa/cpu/branch.h"
+#include "ops/cpu/attention-inl.h"
+#include "ops/cpu/tile-inl.h"
+
+#if defined(NSA_NSA_CPU_BRANCH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NSA_NSA_CPU_BRANCH_INL_H_
+#undef NSA_NSA_CPU_BRANCH_INL_H_
+#else
+#define NSA_NSA_CPU_BRANCH_INL_H_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace nsa {
+namespace HWY_NAMESPACE {
+using cpu::BranchDims;
+using cpu::PackedKeys;
+static_assert(BranchDims::kPad == kTileN);
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+HWY_INLINE float query_scale(const BranchDims& z) { return kLog2e / std::sqrt(static_cast<float>(z.Dk)); }
+
+/// to[0, n) = [to +] scale * from; then zeros up to n_padded. Neither side needs alignment.
+template <bool kAdd>
+HWY_INLINE void copy_scaled(float* HWY_RESTRICT to, const float* HWY_RESTRICT from, std::int64_t n, std::int64_t n_padded, float scale) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const TileVec factor = hn::Set(d, scale);
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const TileVec x = hn::LoadU(d, from + i);
+    hn::StoreU(kAdd ? hn::MulAdd(factor, x, hn::LoadU(d, to + i)) : hn::Mul(factor, x), d, to + i);
+  }
+  for (; i < n; ++i) to[i] = kAdd ? to[i] + scale * from[i] : scale * from[i];
+  for (; i < n_padded; ++i) to[i] = 0;
+}
+
+/// to (D,lds) = from (keys,D)^T and zeros up to a whole vector of keys: what is computed with them is masked, but must not be garbage that may be NaN.
+inline void transpose_keys(float* to, std::int64_t lds, const float* from, std::int64_t stride, std::int64_t keys, std::int64_t D) {
+  transpose(to, lds, from, stride, keys, D);
+  for (std::int64_t e = 0; e < D; ++e) std::fill(to + e * lds + keys, to + e * lds + round_up(keys, kTileN), 0.0f);
+}
+
+/// Fills every block; k (B,S,Hkv,Dk), v (B,S,Hkv,Dv) or null
+inline void pack_keys(const Device& dev, const BranchDims& z, const PackedKeys& packed, const float* k, const float* v) {
+  parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
+    const std::int64_t bh = i / z.blocks, j = i % z.blocks, keys = z.keys_in(j), first = z.key_row(bh, j * z.block);
+    float* block = packed.data + i * packed.size;
+    if (packed.forms.k) copy_rows(block + packed.k, z.ldk, k + first * z.Dk, z.Hkv * z.Dk, keys, z.Dk);
+    if (packed.forms.v) copy_rows(block + packed.v, z.ldv, v + first * z.Dv, z.Hkv * z.Dv, keys, z.Dv);
+    if (packed.forms.kt) transpose_keys(block + packed.kt, z.lds, k + first * z.Dk, z.Hkv * z.Dk, keys, z.Dk);
+    if (packed.forms.vt) transpose_keys(block + packed.vt, z.lds, v + first * z.Dv, z.Hkv * z.Dv, keys, z.Dv);
+  });
+}
+
+/// Scratch of one thread, cut from one row of a (threads, floats) tensor. The same object without memory counts the floats.
+struct TileScratch {
+  float *q = nullptr, *o = nullptr, *s = nullptr, *m = nullptr, *l = nullptr;                           // forward
+  float *d_o = nullptr, *dq = nullptr, *ds = nullptr, *lse2 = nullptr, *delta = nullptr;                 // backward; p is s
+  std::int64_t floats = 0;
+
+  float* take(float* base, std::int64_t n) {
+    float* at = base ? base + floats : nullptr;
+    floats += BranchDims::padded(n);
+    return at;
+  }
+  static TileScratch forward(const BranchDims& z, float* base) {
+    TileScratch t;
+    t.q = t.take(base, z.rows * z.ldk), t.o = t.take(base, z.rows * z.ldv), t.s = t.take(base, z.rows * z.lds);
+    t.m = t.take(base, z.rows), t.l = t.take(base, z.rows);
+    return t;
+  }
+  static TileScratch backward(const BranchDims& z, float* base) {
+    TileScratch t;
+    t.q = t.take(base, z.rows * z.ldk), t.d_o = t.take(base, z.rows * z.ldv), t.dq = t.take(base, z.rows * z.ldk);
+    t.s = t.take(base, z.rows * z.lds), t.ds = t.take(base, z.rows * z.lds);
+    t.lse2 = t.take(base, z.rows), t.delta = t.take(base, z.rows);
+    return t;
+  }
+};
+
+/// -inf from column `keys` on, in the vector at column c.
+HWY_INLINE TileVec load_visible(const float* s, std::int64_t c, std::int64_t keys) {
+  const TileTag d;
+  const TileVec x = hn::LoadU(d, s + c);
+  if (c + static_cast<std::int64_t>(hn::Lanes(d)) <= keys) return x;
+  return hn::IfThenElse(hn::Lt(hn::Iota(d, 0.0f), hn::Set(d, static_cast<float>(keys - c))), x, hn::Set(d, -kInfinity));
+}
+
+/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the new maximum.
+HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int64_t keys, float* HWY_RESTRICT o, std::int64_t Dvp, float* m, float* l) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), end = round_up(keys, lanes);
+  for (std::int64_t c = end; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, s + c);
+  if (keys == 0) return;
+  TileVec top0 = hn::Set(d, -kInfinity), top1 = top0;
+  std::int64_t c = 0;
+  for (; c + 2 * lanes <= keys; c += 2 * lanes) top0 = hn::Max(top0, hn::LoadU(d, s + c)), top1 = hn::Max(top1, hn::LoadU(d, s + c + lanes));
+  for (; c < end; c += lanes) top0 = hn::Max(top0, load_visible(s, c, keys));
+  const float top = hn::GetLane(hn::MaxOfLanes(d, hn::Max(top0, top1)));
+  if (top > *m) {
+    const TileVec shrink = exp2_poly(hn::Set(d, *m - top));  // 0 for the first block: m was -inf
+    *m = top;
+    *l *= hn::GetLane(shrink);
+    for (std::int64_t e = 0; e < Dvp; e += lanes) hn::StoreU(hn::Mul(shrink, hn::LoadU(d, o + e)), d, o + e);
+  }
+  const TileVec reference = hn::Set(d, *m);
+  TileVec sum = hn::Zero(d);
+  for (c = 0; c < end; c += lanes) {
+    const TileVec p = exp2_keep_nan(hn::Sub(load_visible(s, c, keys), reference));
+    sum = hn::Add(sum, p);
+    hn::StoreU(p, d, s + c);
+  }
+  *l += hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+/// nq queries of a tile against one packed block; keys[i]: how many of its keys query i sees.
+HWY_INLINE void forward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed, const float* block) {
+  const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
+  if (top == 0) return;
+  tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
+  for (std::int64_t r = 0; r < rows; ++r) softmax_row(tile.s + r * z.lds, width, keys[r / z.G], tile.o + r * z.ldv, z.Dvp, tile.m + r, tile.l + r);
+  tile_gemm<true>(rows, z.Dvp, top, tile.s, z.lds, 1, block + packed.v, z.ldv, tile.o, z.ldv);
+}
+
+/// A finished row: o (Dv) = accumulator / l, lse natural; a row that saw nothing gives 0 and +inf.
+HWY_INLINE void finish_row(float* o, float* lse, const float* accumulator, std::int64_t Dv, float m, float l) {
+  if (m == -kInfinity && l == 0) {
+    std::fill_n(o, Dv, 0.0f);
+    *lse = kInfinity;
+    return;
+  }
+  copy_scaled<false>(o, accumulator, Dv, Dv, 1.0f / l);
+  *lse = kLn2 * (m + std::log2(l));
+}
+
+/// s, ds come in as logits and dp; become p and p * (dp - delta).
+HWY_INLINE void softmax_backward_row(float* HWY_RESTRICT s, float* HWY_RESTRICT ds, std::int64_t width, std::int64_t keys, float lse2, float delta) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), end = round_up(keys, lanes);
+  const TileVec reference = hn::Set(d, lse2), mean = hn::Set(d, delta);
+  for (std::int64_t c = 0; c < end; c += lanes) {
+    const TileVec p = exp2_keep_nan(hn::Sub(load_visible(s, c, keys), reference));
+    hn::StoreU(p, d, s + c);
+    hn::StoreU(hn::Mul(p, hn::Sub(hn::LoadU(d, ds + c), mean)), d, ds + c);
+  }
+  for (std::int64_t c = end; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, s + c), hn::StoreU(hn::Zero(d), d, ds + c);
+}
+
+/// Adds to tile.dq (in units of sqrt(Dk)), dk (block,ldk; in units of 1/ln 2) and dv (block,ldv).
+HWY_INLINE void backward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed, const float* block, float* dk,
+                               float* dv) {
+  const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
+  if (top == 0) return;
+  tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
+  tile_gemm<false>(rows, width, z.Dv, tile.d_o, z.ldv, 1, block + packed.vt, z.lds, tile.ds, z.lds);
+  for (std::int64_t r = 0; r < rows; ++r) softmax_backward_row(tile.s + r * z.lds, tile.ds + r * z.lds, width, keys[r / z.G], tile.lse2[r], tile.delta[r]);
+  tile_gemm<true>(top, z.Dvp, rows, tile.s, 1, z.lds, tile.d_o, z.ldv, dv, z.ldv);
+  tile_gemm<true>(top, z.Dkp, rows, tile.ds, 1, z.lds, tile.q, z.ldk, dk, z.ldk);
+  tile_gemm<true>(rows, z.Dkp, top, tile.ds, z.lds, 1, block + packed.k, z.ldk, tile.dq, z.ldk);
+}
+
+/// The saved rows of query t go to tile rows [r, r + G).
+HWY_INLINE void load_query(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q, std::int64_t row) {
+  const float scale = query_scale(z);
+  for (std::int64_t g = 0; g < z.G; ++g) copy_scaled<false>(tile.q + (r + g) * z.ldk, q + (row + g) * z.Dk, z.Dk, z.Dkp, scale);
+}
+HWY_INLINE void load_query_backward(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q, const float* d_o, const float* lse, const float* delta,
+                                    std::int64_t row) {
+  load_query(z, tile, r, q, row);
+  for (std::int64_t g = 0; g < z.G; ++g) {
+    copy_scaled<false>(tile.d_o + (r + g) * z.ldv, d_o + (row + g) * z.Dv, z.Dv, z.Dvp, 1.0f);
+    tile.lse2[r + g] = lse[row + g] * kLog2e;
+    tile.delta[r + g] = delta[row + g];
+  }
+  std::fill_n(tile.dq + r * z.ldk, z.G * z.ldk, 0.0f);
+}
+/// dq of query t = [dq +] its tile rows
+template <bool kAdd>
+HWY_INLINE void store_dq(const BranchDims& z, const TileScratch& tile, std::int64_t r, float* dq, std::int64_t row) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(z.Dk));
+  for (std::int64_t g = 0; g < z.G; ++g) copy_scaled<kAdd>(dq + (row + g) * z.Dk, tile.dq + (r + g) * z.ldk, z.Dk, z.Dk, scale);
+}
+/// dk, dv of block j (accumulators dk_acc (block,ldk), dv_acc (block,ldv)) to their rows
+HWY_INLINE void store_dkv(const BranchDims& z, std::int64_t bh, std::int64_t j, float* dk, float* dv, const float* dk_acc, const float* dv_acc) {
+  for (std::int64_t s = 0; s < z.keys_in(j); ++s) {
+    const std::int64_t row = z.key_row(bh, j * z.block + s);
+    copy_scaled<false>(dk + row * z.Dk, dk_acc + s * z.ldk, z.Dk, z.Dk, kLn2);
+    copy_scaled<false>(dv + row * z.Dv, dv_acc + s * z.ldv, z.Dv, z.Dv, 1.0f);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nsa
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

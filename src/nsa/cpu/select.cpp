@@ -1,0 +1,168 @@
+// Block scores (Eq. 8-10) and selection (Eq. 11).
+// Who does what: one tile of queries x G heads per piece of work. The tile's probabilities are recomputed from lse block by block and summed over the G heads into
+//   a (queries, Tc) buffer; the shares of a select block are added from it; the n best are kept in a short sorted list.
+// Bytes and FLOPs: 1 product of H * Tc * T/2 * Dk multiply-adds; scratch of a thread: a tile's queries x Tc. Nothing for queries that get every block.
+// Assumes d | l, d | l', l <= l', H a multiple of Hkv; Tc may be 0.
+// Determinism: heads are added in order and every candidate's terms in the same order, so equal keys give equal scores, and the lower index wins.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "nsa/cpu/select.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "nsa/cpu/branch-inl.h"
+#include "nsa/ops.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nsa {
+namespace HWY_NAMESPACE {
+namespace {
+
+constexpr std::int64_t kBlock = 64;         // compressed keys in a block
+constexpr std::int64_t kMaxQueries = 32;    // bounds the buffer when G is small
+
+struct ScoreDims {
+  std::int64_t lead;     ///< zeros in front of p: a block's shares reach l/d - 1 compressed blocks back
+  std::int64_t columns;  ///< row length of the buffer: lead + Tc, and what the last select block reads beyond
+  std::int64_t queries;  ///< queries in a tile
+  std::int64_t floats;   ///< scratch of one thread
+
+  ScoreDims(const BranchDims& z, const NsaShape& nsa)
+      : lead(BranchDims::padded(nsa.l / nsa.d)), columns(lead + std::max(z.blocks * kBlock, nsa.blocks(z.T) * (nsa.l_sel / nsa.d)) + kTileN),
+        queries(std::min(z.queries, kMaxQueries)), floats(queries * z.G * (z.ldk + z.lds + 1) + queries * columns + nsa.blocks(z.T) + 2 * nsa.n) {}
+};
+
+struct ScoreScratch {
+  float *q, *s, *lse2, *p, *score, *best;
+  std::int32_t* index;
+  ScoreScratch(const BranchDims& z, const ScoreDims& y, const NsaShape& nsa, float* base) {
+    const std::int64_t rows = y.queries * z.G;
+    q = base, s = q + rows * z.ldk, lse2 = s + rows * z.lds, p = lse2 + rows, score = p + y.queries * y.columns, best = score + nsa.blocks(z.T);
+    index = reinterpret_cast<std::int32_t*>(best + nsa.n);
+  }
+};
+
+/// p (width) = sum over G rows of 2^(s - lse2), 0 from column `keys` on
+HWY_INLINE void sum_heads(float* HWY_RESTRICT p, const float* HWY_RESTRICT s, std::int64_t lds, const float* lse2, std::int64_t G, std::int64_t width, std::int64_t keys) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  std::int64_t c = 0;
+  for (; c < keys; c += lanes) {
+    TileVec sum = hn::Zero(d);
+    for (std::int64_t g = 0; g < G; ++g) sum = hn::Add(sum, exp2_keep_nan(hn::Sub(load_visible(s + g * lds, c, keys), hn::Set(d, lse2[g]))));
+    hn::StoreU(sum, d, p + c);
+  }
+  for (; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, p + c);
+}
+
+/// score[j] = sum over m < ratio, r < reach of p[ratio j + m - r], for j < blocks. First the sum over r, in place from the end, then over m.
+HWY_INLINE void score_blocks(float* HWY_RESTRICT score, float* HWY_RESTRICT p, std::int64_t blocks, std::int64_t ratio, std::int64_t reach) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  for (std::int64_t i = round_up(blocks * ratio, kTileN) - lanes; i >= 0; i -= lanes) {  // p[i - r] must still be the old one: downwards
+    TileVec sum = hn::LoadU(d, p + i);
+    for (std::int64_t r = 1; r < reach; ++r) sum = hn::Add(sum, hn::LoadU(d, p + i - r));
+    hn::StoreU(sum, d, p + i);
+  }
+  for (std::int64_t j = 0; j < blocks; ++j) {
+    float sum = p[ratio * j];
+    for (std::int64_t m = 1; m < ratio; ++m) sum += p[ratio * j + m];
+    score[j] = sum;
+  }
+}
+
+/// The `count` best of blocks [first, last), ties to the lower index, into index[0, count) in no useful order. Fewer when there are fewer.
+HWY_INLINE std::int64_t keep_best(std::int32_t* index, float* best, const float* score, std::int64_t first, std::int64_t last, std::int64_t count) {
+  std::int64_t kept = 0;
+  for (std::int64_t j = first; j < last; ++j) {
+    if (kept == count && (count == 0 || !(score[j] > best[kept - 1]))) continue;
+    std::int64_t at = kept < count ? kept++ : kept - 1;
+    for (; at > 0 && score[j] > best[at - 1]; --at) best[at] = best[at - 1], index[at] = index[at - 1];
+    best[at] = score[j], index[at] = static_cast<std::int32_t>(j);
+  }
+  return kept;
+}
+
+/// Blocks [0, init) and (c - local, c], clipped to [0, c], are forced; the free ones lie between.
+struct Candidates {
+  std::int64_t current, first_free, last_free;  ///< free blocks [first_free, last_free)
+  Candidates(const NsaShape& nsa, std::int64_t t)
+      : current(t / nsa.l_sel), first_free(std::min(nsa.init, current + 1)), last_free(std::max(first_free, current + 1 - nsa.local)) {}
+  std::int64_t forced() const { return first_free + current + 1 - last_free; }
+};
+
+/// Ascending into selected (n), -1 at the end
+HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& nsa, const Candidates& c, std::int32_t* free, std::int64_t n_free) {
+  std::int64_t n = 0;
+  const auto put = [&](std::int64_t j) {
+    if (n < nsa.n) selected[n++] = static_cast<std::int32_t>(j);
+  };
+  std::sort(free, free + n_free);
+  for (std::int64_t j = 0; j < c.first_free; ++j) put(j);
+  for (std::int64_t i = 0; i < n_free; ++i) put(free[i]);
+  for (std::int64_t j = c.last_free; j <= c.current; ++j) put(j);
+  std::fill(selected + n, selected + nsa.n, -1);
+}
+
+HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const ScoreScratch& x, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, std::int32_t* selected,
+                              const float* q, const float* lse, const NsaShape& nsa) {
+  const std::int64_t nq = std::min(y.queries, z.T - t0), ratio = nsa.l_sel / nsa.d, used = round_up((Candidates(nsa, t0 + nq - 1).current + 1) * ratio, kTileN);
+  const float scale = query_scale(z);
+  for (std::int64_t r = 0; r < nq * z.G; ++r) {
+    const std::int64_t row = z.row(bh, t0 + r / z.G) + r % z.G;
+    copy_scaled<false>(x.q + r * z.ldk, q + row * z.Dk, z.Dk, z.Dkp, scale);
+    x.lse2[r] = lse[row] * kLog2e;
+  }
+  std::int64_t written = 0;
+  for (; written < nsa.visible(t0 + nq - 1); written += kBlock) {
+    const std::int64_t width = round_up(std::min(kBlock, nsa.visible(t0 + nq - 1) - written), kTileN);
+    tile_gemm<false>(nq * z.G, width, z.Dk, x.q, z.ldk, 1, packed.at(z, bh, written / kBlock), z.lds, x.s, z.lds);
+    for (std::int64_t i = 0; i < nq; ++i)
+      sum_heads(x.p + i * y.columns + y.lead + written, x.s + i * z.G * z.lds, z.lds, x.lse2 + i * z.G, z.G, kBlock, std::clamp<std::int64_t>(nsa.visible(t0 + i) - written, 0, kBlock));
+  }
+  for (std::int64_t i = 0; i < nq; ++i) {
+    const std::int64_t t = t0 + i;
+    const Candidates c(nsa, t);
+    std::int32_t* out = selected + (bh * z.T + t) * nsa.n;
+    float* p = x.p + i * y.columns + y.lead;
+    std::fill(p - y.lead, p, 0.0f);
+    if (written < used) std::fill(p + written, p + used, 0.0f);
+    score_blocks(x.score, p, c.last_free, ratio, nsa.l / nsa.d);
+    const std::int64_t n_free = keep_best(x.index, x.best, x.score, c.first_free, c.last_free, std::max<std::int64_t>(0, nsa.n - c.forced()));
+    write_selected(out, nsa, c, x.index, n_free);
+  }
+}
+
+}  // namespace
+
+void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& nsa) {
+  const BranchDims z(q, kc, 0, kBlock);
+  const ScoreDims y(z, nsa);
+  ArenaScope scope(dev.work);
+  const PackedKeys packed(dev, z, {.kt = true});
+  const Tensor scratch = dev.scratch({dev.threads, y.floats});
+  if (dev.planning()) return;
+  pack_keys(dev, z, packed, kc.f32(), nullptr);
+  const std::int64_t scored_from = std::min(z.T, nsa.n * nsa.l_sel), tiles = (z.T - scored_from + y.queries - 1) / y.queries;
+  parallel_for(dev.threads, z.groups() * tiles, [&](std::int64_t i, int thread) HWY_ATTR {
+    const std::int64_t bh = i % z.groups(), t0 = scored_from + (tiles - 1 - i / z.groups()) * y.queries;  // longest first
+    select_tile(z, y, ScoreScratch(z, y, nsa, scratch.f32() + thread * y.floats), bh, t0, packed, selected.i32(), q.f32(), lse.f32(), nsa);
+  });
+  parallel_for(dev.threads, z.groups(), [&](std::int64_t bh, int) HWY_ATTR {
+    for (std::int64_t t = 0; t < scored_from; ++t)
+      for (std::int64_t i = 0; i < nsa.n; ++i) selected.i32()[(bh * z.T + t) * nsa.n + i] = i <= t / nsa.l_sel ? static_cast<std::int32_t>(i) : -1;
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nsa
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nsa::cpu {
+
+HWY_EXPORT(select_blocks);
+
+void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& nsa) { HWY_DYNAMIC_DISPATCH(select_blocks)(dev, selected, q, kc, lse, nsa); }
+
+}  // namespace nsa::cpu
+#endif
