@@ -14,7 +14,7 @@ namespace nsa {
 /// A bijection of [0, n) that needs no memory: a Feistel network over the next power of four, cycle-walking.
 class Permutation {
  public:
-  Permutation(std::int64_t n, std::uint64_t key) ;
+  Permutation(std::int64_t n, std::uint64_t key);
   std::int64_t operator()(std::int64_t i) const;
 
  private:

@@ -1,17 +1,22 @@
 // Token shards: files of token ids, mapped read-only. Written: llm.c's layout. Read: that, its uint32 variant, headerless uint16 (nanoGPT), BIN.TOK (LLM.Q).
 //
 //   llm.c uint16: int32 header[256] = {20240520, 1, count, 0...}, then count uint16        uint32 variant: {20240801, 7, count, ...}, then uint32
-// A side-car NAME.json says {tokenizer, tokenizer_hash, vocab_size, eot, documents, text_bytes, tokens}; foreign shards may lack it.
+//   BIN.TOK: 1024 bytes = "BIN.TOK\n", int32 {version 1 or 2, bytes per token = 4, count, and in version 2: vocabulary, has_mask}, then uint32 (then the mask,
+//   which is skipped). As LLM.Q's data loader reads it and its tokenize_data.py writes it.
+// A side-car SHARD.json ("x_000000.bin.json") says {tokenizer, tokenizer_hash, vocab_size, eot, documents, text_bytes, tokens}; foreign shards may lack it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/file.h"
+
 namespace nsa {
 
-/// What the side-car file says.
+/// What the side-car file says. Of a BIN.TOK shard without one, vocab_size and tokens are known from its header.
 struct ShardInfo {
   std::string tokenizer;
   std::uint64_t tokenizer_hash = 0;
@@ -20,6 +25,11 @@ struct ShardInfo {
 
 enum class ShardFormat { llmc_u16, llmc_u32, raw_u16, bin_tok };
 const char* name_of(ShardFormat format);
+
+inline constexpr std::int32_t kMagicU16 = 20240520, kMagicU32 = 20240801;  ///< first header word of llm.c's two layouts
+
+/// Path of a shard's side-car.
+std::string side_car_of(const std::string& shard);
 
 class Shard {
  public:
@@ -39,9 +49,11 @@ class Shard {
   std::uint64_t fingerprint() const;
 
  private:
+  void find_layout();
   std::string path_;
   ShardFormat format_ = ShardFormat::raw_u16;
   std::int64_t tokens_ = 0;
+  std::int64_t header_vocab_ = 0;       // 0: the header does not say
   int width_ = 2;                       // bytes per token
   const unsigned char* map_ = nullptr;  // whole file
   const unsigned char* data_ = nullptr; // first token
@@ -49,28 +61,43 @@ class Shard {
   std::optional<ShardInfo> info_;
 };
 
-/// Writes shards NAME_000000.bin, ... of at most `max_tokens` each with their side-cars; uint16 when vocab_size <= 65536, else uint32. Each file is written
-/// under a temporary name and renamed when complete; a document may span shards.
+/// Writes shards PREFIX_000000.bin, ... of at most `max_tokens` each with their side-cars; uint16 when vocab_size <= 65536, else uint32. Everything is written
+/// under temporary names; finish() renames all, so that a run that fails or is interrupted leaves nothing. A document may span shards: it is counted in the
+/// shard that holds its eot, and its bytes where they are. Every error names the path and the reason.
 class ShardWriter {
  public:
+  /// Throws when the folder cannot be written or shards of this prefix exist already.
   ShardWriter(std::string prefix, ShardInfo info, std::int64_t max_tokens);
-  ~ShardWriter();  // removes an unfinished temporary
-  void document(const std::vector<std::int32_t>& tokens, std::int64_t text_bytes);  ///< eot is added after it
+  ~ShardWriter();  // removes what was not finished
+  ShardWriter(const ShardWriter&) = delete;
+  ShardWriter& operator=(const ShardWriter&) = delete;
+
+  void document(const std::vector<std::int32_t>& tokens, std::int64_t text_bytes);  ///< the whole of one: append, then end_document
+  void append(const std::vector<std::int32_t>& tokens, std::int64_t text_bytes);    ///< a part of one
+  void end_document();                                                              ///< adds eot
   void finish();
-  std::int64_t tokens() const { return total_tokens_; }
-  std::int64_t documents() const { return total_documents_; }
-  const std::vector<std::string>& files() const { return files_; }
+  std::int64_t tokens() const { return total_.tokens; }
+  std::int64_t documents() const { return total_.documents; }
+  std::int64_t text_bytes() const { return total_.text_bytes; }
+  const std::vector<std::string>& files() const { return files_; }  ///< final names of the shards
 
  private:
-  void flush_shard();
+  void put(const std::int32_t* tokens, std::size_t n);
+  void make_room();
+  void open_shard();
+  void close_shard();
+  void write_buffer();
+  void write_header() const;
+
   std::string prefix_;
-  ShardInfo info_;
-  std::int64_t max_tokens_, total_tokens_ = 0, total_documents_ = 0;
+  ShardInfo info_;  // tokenizer, hash, vocabulary and eot of every shard
+  std::int64_t max_tokens_;
+  int width_;
+  ShardInfo total_, current_;  // counts
   std::vector<std::string> files_;
-  int fd_ = -1;
-  std::string tmp_path_;
-  std::vector<std::int32_t> pending_;
-  ShardInfo current_;
+  std::vector<ShardInfo> infos_;       // of closed shards
+  std::vector<unsigned char> buffer_;  // not yet written
+  std::optional<OutputFile> file_;     // the shard being written
 };
 
 /// Files matching the globs, sorted within a glob, duplicates dropped. Throws naming the glob that matches nothing.

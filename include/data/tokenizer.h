@@ -1,6 +1,7 @@
 // Text <-> tokens. "bytes": token = byte value, end of text = 256, vocabulary 257. Otherwise a sentencepiece BPE model with byte fallback.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -9,9 +10,13 @@
 
 namespace nsa {
 
+/// Name of the piece that separates documents in models made by train_tokenizer; its type is "control", so no text can produce it.
+inline constexpr const char* kEotPiece = "<eot>";
+
 class Tokenizer {
  public:
-  /// "bytes" or the path of a sentencepiece model. Throws naming the path when it cannot be read or is not a sentencepiece model.
+  /// "bytes" or the path of a sentencepiece model. Throws naming the path when it cannot be read, is not a sentencepiece model, has no byte fallback or
+  /// end-of-text piece, or is not lossless (normalisation, dummy prefix, removal of spaces).
   static Tokenizer open(const std::string& spec);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
@@ -21,11 +26,14 @@ class Tokenizer {
   std::int32_t eot() const;                ///< separates documents
   std::uint64_t hash() const;              ///< XXH3 of the model file ("bytes": of that word); shards remember it
   const std::string& spec() const;         ///< what open() was given
-  /// Tokens of `text`, without eot. decode(encode(x)) == x for valid UTF-8 (bytes: for any bytes). Thread-safe.
+  /// Appends the tokens of `text`, without eot. decode(encode(x)) == x for any bytes (bytes that are not UTF-8 become byte tokens). Thread-safe.
   void encode(std::string_view text, std::vector<std::int32_t>& out) const;
   std::vector<std::int32_t> encode(std::string_view text) const;
-  /// Text of tokens; eot decodes to nothing.
+  /// Text of tokens; eot and other control tokens decode to nothing. decode(a + b) == decode(a) + decode(b).
   std::string decode(const std::vector<std::int32_t>& tokens) const;
+  /// Largest p <= at, p < text.size(), with encode(text) == encode(text[0,p)) + encode(text[p,..)) whatever follows; 0 when there is none. This is what lets
+  /// one huge document be encoded in parallel without changing a token: no piece of the vocabulary joins the two bytes around p.
+  std::size_t cut(std::string_view text, std::size_t at) const;
 
  private:
   struct Impl;
@@ -42,8 +50,7 @@ class StreamDecoder {
 
  private:
   const Tokenizer& tokenizer_;
-  std::vector<std::int32_t> tokens_;
-  std::size_t printed_ = 0;
+  std::string unfinished_;
 };
 
 }  // namespace nsa

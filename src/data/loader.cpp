@@ -1,0 +1,120 @@
+#include "data/loader.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/check.h"
+#include "core/rng.h"
+
+namespace nsa {
+
+Permutation::Permutation(std::int64_t n, std::uint64_t key) : n_(n), key_(key), half_bits_(1) {
+  NSA_CHECK(n >= 1 && n <= std::int64_t{1} << 60, "permutation: of {} elements", n);
+  while (std::int64_t{1} << (2 * half_bits_) < n) ++half_bits_;
+}
+
+std::int64_t Permutation::operator()(std::int64_t i) const {
+  const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
+  auto x = static_cast<std::uint64_t>(i);
+  do {  // the domain is less than 4 n, so this takes fewer than 4 rounds on average
+    std::uint64_t left = x >> half_bits_, right = x & mask;
+    for (std::uint64_t round = 0; round < 6; ++round) {
+      const std::uint64_t next = left ^ (mix64(key_ ^ mix64(right + (round << 32))) & mask);
+      left = right;
+      right = next;
+    }
+    x = left << half_bits_ | right;
+  } while (x >= static_cast<std::uint64_t>(n_));
+  return static_cast<std::int64_t>(x);
+}
+
+TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size) : T_(T), vocab_size_(vocab_size) {
+  NSA_CHECK(T >= 1, "data: sequence length {} is not positive", T);
+  NSA_CHECK(!globs.empty(), "data: no shards given");
+  first_.push_back(0);
+  std::int64_t longest = 0;
+  const Shard* with_hash = nullptr;
+  std::vector<std::string> files = expand_globs(globs);
+  shards_.reserve(files.size());  // with_hash points into it
+  for (const std::string& file : files) {
+    const Shard& shard = shards_.emplace_back(file);
+    first_.push_back(first_.back() + std::max<std::int64_t>(0, shard.tokens() - 1) / T);
+    longest = std::max(longest, shard.tokens());
+    if (!shard.info()) continue;
+    const ShardInfo& info = *shard.info();
+    NSA_CHECK(info.vocab_size == vocab_size, "shard {}: made for a vocabulary of {}, but the model's is {}: set model.vocab_size, or make the shards with the model's tokenizer",
+              file, info.vocab_size, vocab_size);
+    if (info.tokenizer_hash == 0) continue;
+    if (with_hash && with_hash->info()->tokenizer_hash != info.tokenizer_hash) {
+      fail("shard {}: made with the tokenizer {} ({:016x}), but {} with {} ({:016x}): shards of one run need one tokenizer", file, info.tokenizer, info.tokenizer_hash,
+           with_hash->path(), with_hash->info()->tokenizer, with_hash->info()->tokenizer_hash);
+    }
+    with_hash = &shard;
+  }
+  NSA_CHECK(sequences() > 0, "data: no shard holds a single sequence: one takes {} + 1 tokens, the longest of {} shards has {} ({}): give more text or a shorter data.sequence_length",
+            T, shards_.size(), longest, files[0]);
+}
+
+std::int64_t TokenData::tokens() const {
+  std::int64_t sum = 0;
+  for (const Shard& shard : shards_) sum += shard.tokens();
+  return sum;
+}
+
+std::int64_t TokenData::skipped_tokens() const {
+  std::int64_t used = 0;
+  for (std::size_t s = 0; s < shards_.size(); ++s) {
+    const std::int64_t sequences = first_[s + 1] - first_[s];
+    if (sequences > 0) used += sequences * T_ + 1;
+  }
+  return tokens() - used;
+}
+
+void TokenData::read(std::int64_t sequence, std::int32_t* out) const {
+  NSA_CHECK(sequence >= 0 && sequence < sequences(), "data: sequence {} asked for, but there are {}", sequence, sequences());
+  // The last shard that starts at or before it; shards without a sequence share their start with the next one.
+  const auto s = static_cast<std::size_t>(std::upper_bound(first_.begin(), first_.end(), sequence) - first_.begin() - 1);
+  shards_[s].read((sequence - first_[s]) * T_, T_ + 1, out, vocab_size_);
+}
+
+double TokenData::bytes_per_token() const {
+  std::int64_t bytes = 0;
+  for (const Shard& shard : shards_) {
+    if (!shard.info() || shard.info()->tokenizer_hash == 0) return 0;  // no side-car of ours
+    bytes += shard.info()->text_bytes;
+  }
+  return static_cast<double>(bytes) / static_cast<double>(tokens());
+}
+
+std::uint64_t TokenData::tokenizer_hash() const {
+  for (const Shard& shard : shards_) {
+    if (shard.info() && shard.info()->tokenizer_hash != 0) return shard.info()->tokenizer_hash;
+  }
+  return 0;
+}
+
+std::uint64_t TokenData::fingerprint() const {
+  std::vector<std::uint64_t> all;
+  for (const Shard& shard : shards_) all.push_back(shard.fingerprint());
+  return XXH3_64bits(all.data(), all.size() * sizeof(all[0]));
+}
+
+std::int64_t Loader::sequence_at(std::int64_t position) const {
+  NSA_CHECK(position >= 0, "loader: position {} is negative", position);
+  const std::int64_t S = data_.sequences(), epoch = position / S;
+  return Permutation(S, Rng(seed_, "shuffle").bits(static_cast<std::uint64_t>(epoch)))(position % S);
+}
+
+void Loader::batch(std::int64_t position, std::int64_t B, std::int32_t* inputs, std::int32_t* targets) const {
+  const std::int64_t T = data_.T();
+  std::vector<std::int32_t> sequence(static_cast<std::size_t>(T + 1));
+  for (std::int64_t b = 0; b < B; ++b) {
+    data_.read(sequence_at(position + b), sequence.data());
+    std::copy_n(sequence.data(), T, inputs + b * T);
+    std::copy_n(sequence.data() + 1, T, targets + b * T);
+  }
+}
+
+}  // namespace nsa
