@@ -41,6 +41,7 @@ inline Tensor make(Device& dev, const Shape& dims, DType type = DType::f32) {
 /// Normal numbers times `scale` plus `mean`; a function of `name` alone, so that two calls with different names are independent.
 inline Tensor random(Device& dev, const Shape& dims, const std::string& name, double scale = 1, double mean = 0) {
   Tensor t = make(dev, dims);
+  if (!t.data) return t;  // planning
   const Rng rng(1, name);
   for (std::int64_t i = 0; i < t.numel(); ++i) t.f32()[i] = static_cast<float>(mean + scale * rng.normal(static_cast<std::uint64_t>(i)));
   return t;
@@ -49,6 +50,7 @@ inline Tensor random(Device& dev, const Shape& dims, const std::string& name, do
 /// Integers uniform in [low, high).
 inline Tensor random_ints(Device& dev, const Shape& dims, const std::string& name, std::int32_t low, std::int32_t high) {
   Tensor t = make(dev, dims, DType::i32);
+  if (!t.data) return t;
   const Rng rng(1, name);
   for (std::int64_t i = 0; i < t.numel(); ++i) t.i32()[i] = low + static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(i)) * (high - low));
   return t;
@@ -57,7 +59,7 @@ inline Tensor random_ints(Device& dev, const Shape& dims, const std::string& nam
 /// A copy with the same dims and elements.
 inline Tensor clone(Device& dev, In x) {
   Tensor t = make(dev, x.shape, x.dtype);
-  if (x.numel()) std::memcpy(t.data, x.data, x.bytes());
+  if (t.data && x.numel()) std::memcpy(t.data, x.data, x.bytes());
   return t;
 }
 
@@ -81,6 +83,7 @@ inline bool same_bits(In a, In b) { return a.dtype == b.dtype && a.shape == b.sh
 
 /// "[1, 0, 17]" of element `index` of a tensor with these dims.
 inline std::string multi_index(const Shape& dims, std::int64_t index) {
+  if (dims.numel() == 0) return "[nothing]";
   std::string s;
   for (int i = dims.rank() - 1; i >= 0; --i) {
     s = std::to_string(index % dims[i]) + (s.empty() ? "" : ", ") + s;

@@ -1,0 +1,92 @@
+#include "ops/ops.h"
+#include "ref/ops.h"
+
+using namespace nsa;
+using namespace nsa::test;
+
+namespace {
+
+struct Sizes {
+  std::int64_t N, I, O;
+};
+std::size_t u(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+}  // namespace
+
+TEST_CASE("matmul: all three forms against the reference, odd sizes") {
+  const Sizes sizes = GENERATE(Sizes{1, 1, 1}, Sizes{1, 33, 7}, Sizes{7, 1, 33}, Sizes{33, 7, 1}, Sizes{17, 65, 31}, Sizes{64, 128, 96}, Sizes{5, 300, 3});
+  const auto [N, I, O] = sizes;
+  TestDevice dev;
+  const Tensor x = random(dev, {N, I}, "x"), w = random(dev, {O, I}, "w"), dy = random(dev, {N, O}, "dy");
+  const auto y_ref = ref::matmul_forward(values(x), values(w), u(N), u(I), u(O));
+  const auto dx_ref = ref::matmul_backward_input(values(dy), values(w), u(N), u(I), u(O));
+  auto dw_ref = ref::matmul_backward_weight(values(dy), values(x), u(N), u(I), u(O));
+
+  const Tensor y = make(dev, {N, O}), dx = make(dev, {N, I});
+  op::matmul_forward(dev, y, x, w, Write::overwrite);  // y is full of NaN: overwriting must not read it
+  check_close("y", y, y_ref);
+  op::matmul_backward_input(dev, dx, dy, w, Write::overwrite);
+  check_close("dx", dx, dx_ref);
+
+  const Tensor y_add = random(dev, {N, O}, "before"), dx_add = random(dev, {N, I}, "before"), dw = random(dev, {O, I}, "before");
+  auto y_want = values(y_add), dx_want = values(dx_add);
+  const auto dw_before = values(dw);
+  for (std::size_t i = 0; i < y_want.size(); ++i) y_want[i] += y_ref[i];
+  for (std::size_t i = 0; i < dx_want.size(); ++i) dx_want[i] += dx_ref[i];
+  for (std::size_t i = 0; i < dw_ref.size(); ++i) dw_ref[i] += dw_before[i];
+  op::matmul_forward(dev, y_add, x, w, Write::add);
+  check_close("y +=", y_add, y_want);
+  op::matmul_backward_input(dev, dx_add, dy, w, Write::add);
+  check_close("dx +=", dx_add, dx_want);
+  op::matmul_backward_weight(dev, dw, dy, x);
+  check_close("dw +=", dw, dw_ref);
+}
+
+TEST_CASE("matmul: no rows") {
+  TestDevice dev;
+  const Tensor x = make(dev, {0, 4}), w = random(dev, {3, 4}, "w"), y = make(dev, {0, 3}), dw = random(dev, {3, 4}, "dw");
+  const auto before = values(dw);
+  op::matmul_forward(dev, y, x, w, Write::overwrite);
+  op::matmul_backward_input(dev, x, y, w, Write::overwrite);
+  op::matmul_backward_weight(dev, dw, y, x);
+  check_close("dw", dw, before, 0);
+}
+
+TEST_CASE("matmul: leading dims count as rows") {
+  TestDevice dev;
+  const Tensor x = random(dev, {2, 3, 8}, "x"), w = random(dev, {5, 8}, "w"), y = make(dev, {2, 3, 5});
+  op::matmul_forward(dev, y, x, w, Write::overwrite);
+  check_close("y", y, ref::matmul_forward(values(x), values(w), 6, 8, 5));
+}
+
+TEST_CASE("matmul: the bits do not depend on the number of threads") {
+  const Sizes sizes = GENERATE(Sizes{1, 768, 768}, Sizes{768, 128, 128}, Sizes{768, 128, 344}, Sizes{2048, 64, 64}, Sizes{3000, 33, 7}, Sizes{16, 64, 3000}, Sizes{256, 384, 65}, Sizes{4096, 16, 16});
+  const auto [N, I, O] = sizes;
+  TestDevice base(1);
+  const Tensor x = random(base, {N, I}, "x"), w = random(base, {O, I}, "w"), dy = random(base, {N, O}, "dy");
+  const Tensor y = make(base, {N, O}), dx = make(base, {N, I}), dw = random(base, {O, I}, "dw");
+  const Tensor y1 = make(base, {N, O}), dx1 = make(base, {N, I}), dw1 = clone(base, dw), dw0 = clone(base, dw);
+  op::matmul_forward(base, y1, x, w, Write::overwrite);
+  op::matmul_backward_input(base, dx1, dy, w, Write::overwrite);
+  op::matmul_backward_weight(base, dw1, dy, x);
+  for (int threads : {2, 3, 8}) {
+    TestDevice dev(threads, 256, 1);
+    op::copy(dev, dw, dw0);
+    op::matmul_forward(dev, y, x, w, Write::overwrite);
+    op::matmul_backward_input(dev, dx, dy, w, Write::overwrite);
+    op::matmul_backward_weight(dev, dw, dy, x);
+    INFO("N " << N << " I " << I << " O " << O << ", " << threads << " threads");
+    CHECK(same_bits(y, y1));
+    CHECK(same_bits(dx, dx1));
+    CHECK(same_bits(dw, dw1));
+  }
+}
+
+TEST_CASE("matmul: NaN in gives NaN out") {
+  TestDevice dev;
+  const Tensor x = random(dev, {4, 8}, "x"), w = random(dev, {5, 8}, "w"), y = make(dev, {4, 5});
+  x.f32()[2 * 8 + 3] = std::numeric_limits<float>::quiet_NaN();
+  op::matmul_forward(dev, y, x, w, Write::overwrite);
+  for (int o = 0; o < 5; ++o) CHECK(std::isnan(y.f32()[2 * 5 + o]));
+  CHECK(std::isfinite(y.f32()[0]));
+}
