@@ -74,28 +74,34 @@ HWY_INLINE void tile_gemm(std::int64_t M, std::int64_t N, std::int64_t K, const 
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
   std::int64_t j = 0;
   for (; j + kTileNV * lanes <= N; j += kTileNV * lanes) tile_columns<kTileNV, kAdd>(M, K, a, a_row, a_col, b + j, ldb, c + j, ldc);
+  if constexpr (kTileNV > 2) {
+    for (; j + 2 * lanes <= N; j += 2 * lanes) tile_columns<2, kAdd>(M, K, a, a_row, a_col, b + j, ldb, c + j, ldc);
+  }
   for (; j < N; j += lanes) tile_columns<1, kAdd>(M, K, a, a_row, a_col, b + j, ldb, c + j, ldc);
 }
 
-/// 2^x: split off the integer part, degree-5 minimax polynomial for the fraction, exponent added to the bits.
-HWY_INLINE TileVec exp2_poly(TileVec x) {
+/// 2^x for x <= 127, what a softmax needs: no clamp above, exactly 0 below -126 (also -inf), NaN stays NaN. Adding 1.5 * 2^23 rounds x to an integer in the
+/// low bits of the sum (127 is the exponent bias), degree-5 minimax polynomial for the fraction.
+HWY_INLINE TileVec exp2_softmax(TileVec x) {
   const TileTag d;
   const hn::RebindToSigned<TileTag> di;
-  const auto zero_below = hn::Lt(x, hn::Set(d, -126.0f));
-  x = hn::Min(hn::Max(x, hn::Set(d, -126.0f)), hn::Set(d, 127.0f));
-  const TileVec n = hn::Round(x);
-  const TileVec r = hn::Sub(x, n);
+  const TileVec magic = hn::Set(d, 12582912.0f + 127.0f);
+  const TileVec shifted = hn::Add(x, magic);
+  const TileVec r = hn::Sub(x, hn::Sub(shifted, magic));
   TileVec p = hn::Set(d, 1.326458752e-03f);
   p = hn::MulAdd(p, r, hn::Set(d, 9.671619229e-03f));
   p = hn::MulAdd(p, r, hn::Set(d, 5.550735042e-02f));
   p = hn::MulAdd(p, r, hn::Set(d, 2.402224046e-01f));
   p = hn::MulAdd(p, r, hn::Set(d, 6.931469764e-01f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
-  const auto bits = hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::ConvertTo(di, n)));
-  return hn::IfThenZeroElse(zero_below, hn::BitCast(d, bits));
+  const TileVec power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted)));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -126.0f)), hn::Mul(p, power));
 }
 
-/// NaN in gives NaN out (a diverged run must be seen, not hidden): the clamp above would turn it into a number.
+/// 2^x for any x; above 127 it stays at 2^127.
+HWY_INLINE TileVec exp2_poly(TileVec x) { return exp2_softmax(hn::Min(x, hn::Set(TileTag(), 127.0f))); }
+
+/// NaN in gives NaN out (a diverged run must be seen, not hidden): the Min in exp2_poly may turn it into a number.
 HWY_INLINE TileVec exp2_keep_nan(TileVec x) { return hn::IfThenElse(hn::IsNaN(x), x, exp2_poly(x)); }
 
 }  // namespace HWY_NAMESPACE

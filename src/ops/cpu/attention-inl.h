@@ -1,0 +1,109 @@
+// What attention forward and backward share, compiled once per SIMD target: rows to and from transposed tiles, and the mask of a score tile.
+#include "ops/cpu/attention_tiles.h"
+#include "ops/cpu/tile-inl.h"
+
+#include <cstring>
+#include <limits>
+
+#if defined(NSA_OPS_CPU_ATTENTION_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NSA_OPS_CPU_ATTENTION_INL_H_
+#undef NSA_OPS_CPU_ATTENTION_INL_H_
+#else
+#define NSA_OPS_CPU_ATTENTION_INL_H_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace nsa {
+namespace HWY_NAMESPACE {
+
+constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+// Row length of a tile buffer: an odd number of cache lines, so that the rows of a panel do not fall into the same few cache sets.
+constexpr std::int64_t tile_stride(std::int64_t n) { return round_up(n, kTileN) | kTileN; }
+
+constexpr std::int64_t kScoreStride = tile_stride(cpu::kTileRows);
+
+/// 4x4 transpose.
+HWY_INLINE void transpose4(const float* r0, const float* r1, const float* r2, const float* r3, float* c0, float* c1, float* c2, float* c3) {
+#if HWY_TARGET == HWY_SCALAR
+  for (int i = 0; i < 4; ++i) {
+    float* to = i == 0 ? c0 : i == 1 ? c1 : i == 2 ? c2 : c3;
+    to[0] = r0[i], to[1] = r1[i], to[2] = r2[i], to[3] = r3[i];
+  }
+#else
+  const hn::FixedTag<float, 4> d;
+  const auto a = hn::LoadU(d, r0), b = hn::LoadU(d, r1), c = hn::LoadU(d, r2), e = hn::LoadU(d, r3);
+  const auto ac0 = hn::InterleaveLower(d, a, c), ac1 = hn::InterleaveUpper(d, a, c), be0 = hn::InterleaveLower(d, b, e), be1 = hn::InterleaveUpper(d, b, e);
+  hn::StoreU(hn::InterleaveLower(d, ac0, be0), d, c0);
+  hn::StoreU(hn::InterleaveUpper(d, ac0, be0), d, c1);
+  hn::StoreU(hn::InterleaveLower(d, ac1, be1), d, c2);
+  hn::StoreU(hn::InterleaveUpper(d, ac1, be1), d, c3);
+#endif
+}
+
+/// y (C,R) = x (R,C)^T with row strides.
+inline void transpose(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t R, std::int64_t C) {
+  std::int64_t r = 0;
+  for (; r + 4 <= R; r += 4) {
+    const float* xr = x + r * x_stride;
+    std::int64_t c = 0;
+    for (; c + 4 <= C; c += 4) {
+      float* yc = y + c * y_stride + r;
+      transpose4(xr + c, xr + x_stride + c, xr + 2 * x_stride + c, xr + 3 * x_stride + c, yc, yc + y_stride, yc + 2 * y_stride, yc + 3 * y_stride);
+    }
+    for (; c < C; ++c)
+      for (std::int64_t i = 0; i < 4; ++i) y[c * y_stride + r + i] = xr[i * x_stride + c];
+  }
+  for (; r < R; ++r)
+    for (std::int64_t c = 0; c < C; ++c) y[c * y_stride + r] = x[r * x_stride + c];
+}
+
+/// Rows of D floats into a buffer of stride `y_stride`, filled with zeros to a whole number of vectors.
+inline void copy_rows(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t D) {
+  const std::int64_t padding = round_up(D, kTileN) - D;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::memcpy(y + r * y_stride, x + r * x_stride, static_cast<std::size_t>(D) * sizeof(float));
+    std::memset(y + r * y_stride + D, 0, static_cast<std::size_t>(padding) * sizeof(float));
+  }
+}
+
+/// The query rows of a tile, out of a (B,T,H,D) tensor, into y (columns(), y_stride); rows beyond the tile are zeros.
+inline void gather_rows(float* y, std::int64_t y_stride, const float* x, const cpu::AttentionShape& a, const cpu::RowTile& tile, std::int64_t D) {
+  for (std::int64_t r = 0; r < tile.rows; ++r) copy_rows(y + r * y_stride, y_stride, x + a.query_row(tile.unit, tile.n0 + r) * D, D, 1, D);
+  for (std::int64_t r = tile.rows; r < tile.columns(); ++r) std::memset(y + r * y_stride, 0, static_cast<std::size_t>(y_stride) * sizeof(float));
+}
+
+/// y *= factor over `rows` rows of n floats, n a multiple of kTileN.
+inline void scale_rows(float* y, std::int64_t stride, std::int64_t rows, std::int64_t n, float factor) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const TileVec f = hn::Set(d, factor);
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = 0; c < n; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, y + r * stride + c), f), d, y + r * stride + c);
+}
+
+/// s (keys, columns): scores of keys a query does not see become -inf, whose 2^x is exactly 0.
+inline void mask_scores(float* s, const cpu::KeyRange& range, const cpu::RowTile& tile) {
+  const TileTag d;
+  const hn::RebindToSigned<TileTag> di;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  HWY_ALIGN std::int32_t t_c[cpu::kTileRows];
+  for (std::int64_t c = range.c0; c < range.c1; ++c) t_c[c] = static_cast<std::int32_t>((tile.n0 + c) / tile.G);
+  const TileVec minus_inf = hn::Set(d, -std::numeric_limits<float>::infinity());
+  for (std::int64_t key = range.s0; key < range.s1; ++key) {
+    float* s_key = s + (key - range.s0) * kScoreStride;
+    const auto first = hn::Set(di, static_cast<std::int32_t>(key));                              // t >= key
+    const auto last = hn::Set(di, static_cast<std::int32_t>(std::min<std::int64_t>(key + tile.window - 1, std::numeric_limits<std::int32_t>::max())));  // t - window < key
+    for (std::int64_t c = range.c0; c < range.c1; c += lanes) {
+      const auto t = hn::LoadU(di, t_c + c);
+      const auto hidden = hn::Or(hn::Lt(t, first), hn::Gt(t, last));
+      hn::StoreU(hn::IfThenElse(hn::RebindMask(d, hidden), minus_inf, hn::LoadU(d, s_key + c)), d, s_key + c);
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nsa
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,178 @@
+// Causal attention forward, optionally with a sliding window: blocked, online softmax (arXiv 2205.14135), and the softmax delta of the backward pass.
+//
+// Who does what: a piece of work is one tile of 96 query rows of one (b, kv head), last tiles (the longest) first; it walks the keys it sees in blocks of 96.
+//   scores^T (keys, rows) = K (scale log2e Q)^T; mask where the diagonal or the window cuts; online softmax down the columns; O^T += V^T P^T.
+// FLOPs: 4 D per (query, visible key) and head, D = (Dk+Dv)/2. Bytes: K and V once per tile, from the cache when T (Dk+Dv) 4 bytes fit; o, q, lse once.
+// Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, nothing that grows with T.
+// Deterministic: a tile is computed by one thread in key order, so no bit depends on the number of threads.
+#include <cmath>
+
+#include "core/parallel.h"
+#include "ops/cpu/attention_tiles.h"
+#include "ops/cpu/grain.h"
+#include "ops/ops.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/cpu/attention.cpp"
+#include <hwy/foreach_target.h>
+
+#include "ops/cpu/attention-inl.h"
+#include "ops/cpu/row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nsa {
+namespace HWY_NAMESPACE {
+namespace {
+
+using cpu::ForwardArgs;
+using cpu::KeyRange;
+using cpu::kKeyBlock;
+using cpu::kTileRows;
+using cpu::RowTile;
+
+// One thread's tiles. With base == nullptr only their size is counted.
+struct ForwardBuffers {
+  float *q_t;     // (Dk, rows) scale * log2e * q
+  float *k, *v;   // (keys, Dk), (keys, Dv)
+  float *s;       // (keys, rows) scores, then probabilities
+  float *o_t;     // (Dv, rows) unnormalised output
+  float *o;       // (rows, Dv)
+  float *m, *l;   // (rows) running maximum in log2 units, running sum
+  std::int64_t size;
+
+  ForwardBuffers(const cpu::AttentionShape& a, float* base) : size(0) {
+    const auto take = [&](std::int64_t rows, std::int64_t stride) {
+      float* p = base ? base + size : nullptr;
+      size += rows * stride;
+      return p;
+    };
+    q_t = take(a.Dk, kScoreStride);
+    k = take(kKeyBlock, tile_stride(a.Dk));
+    v = take(kKeyBlock, tile_stride(a.Dv));
+    s = take(kKeyBlock, kScoreStride);
+    o_t = take(a.Dv, kScoreStride);
+    o = take(kTileRows, tile_stride(std::max(a.Dk, a.Dv)));
+    m = take(1, kTileRows);
+    l = take(1, kTileRows);
+  }
+};
+
+// One vector of columns: new maximum over the keys, s = 2^(s - m), sum. The maximum starts at the lowest float, not at -inf: a column whose keys are all
+// masked so far must give 2^(-inf - lowest) = 0, not 2^(-inf + inf) = NaN.
+HWY_INLINE void softmax_columns(float* s, std::int64_t keys, float* m, float* l, float* o_t, std::int64_t Dv) {
+  const TileTag d;
+  const TileVec m_old = hn::LoadU(d, m);
+  TileVec m0 = m_old, m1 = m_old, m2 = m_old, m3 = m_old;
+  std::int64_t i = 0;
+  for (; i + 4 <= keys; i += 4) {
+    m0 = hn::Max(m0, hn::LoadU(d, s + i * kScoreStride));
+    m1 = hn::Max(m1, hn::LoadU(d, s + (i + 1) * kScoreStride));
+    m2 = hn::Max(m2, hn::LoadU(d, s + (i + 2) * kScoreStride));
+    m3 = hn::Max(m3, hn::LoadU(d, s + (i + 3) * kScoreStride));
+  }
+  for (; i < keys; ++i) m0 = hn::Max(m0, hn::LoadU(d, s + i * kScoreStride));
+  const TileVec m_new = hn::Max(hn::Max(m0, m1), hn::Max(m2, m3));
+  TileVec sum = hn::LoadU(d, l);
+  if (!hn::AllTrue(d, hn::Eq(m_new, m_old))) {
+    const TileVec shrink = exp2_softmax(hn::Sub(m_old, m_new));
+    sum = hn::Mul(sum, shrink);
+    for (std::int64_t j = 0; j < Dv; ++j) hn::StoreU(hn::Mul(hn::LoadU(d, o_t + j * kScoreStride), shrink), d, o_t + j * kScoreStride);
+    hn::StoreU(m_new, d, m);
+  }
+  for (i = 0; i < keys; ++i) {
+    const TileVec p = exp2_softmax(hn::Sub(hn::LoadU(d, s + i * kScoreStride), m_new));
+    hn::StoreU(p, d, s + i * kScoreStride);
+    sum = hn::Add(sum, p);
+  }
+  hn::StoreU(sum, d, l);
+}
+
+void load_queries(const ForwardBuffers& t, const ForwardArgs& args, const RowTile& tile) {
+  const cpu::AttentionShape& a = args.shape;
+  const std::int64_t stride = tile_stride(a.Dk), columns = tile.columns();
+  gather_rows(t.o, stride, args.q, a, tile, a.Dk);
+  scale_rows(t.o, stride, columns, round_up(a.Dk, kTileN), kLog2e / std::sqrt(static_cast<float>(a.Dk)));
+  transpose(t.q_t, kScoreStride, t.o, stride, columns, a.Dk);
+  std::fill_n(t.o_t, a.Dv * kScoreStride, 0.0f);
+  std::fill_n(t.m, columns, std::numeric_limits<float>::lowest());
+  std::fill_n(t.l, columns, 0.0f);
+}
+
+void store_outputs(const ForwardBuffers& t, const ForwardArgs& args, const RowTile& tile) {
+  const cpu::AttentionShape& a = args.shape;
+  const std::int64_t stride = tile_stride(a.Dv);
+  transpose(t.o, stride, t.o_t, kScoreStride, a.Dv, tile.columns());
+  for (std::int64_t r = 0; r < tile.rows; ++r) {
+    const std::int64_t row = a.query_row(tile.unit, tile.n0 + r);
+    const TileVec inverse = row_set(1.0f / t.l[r]);
+    const float* from = t.o + r * stride;
+    float* to = args.o + row * a.Dv;
+    for_row(a.Dv, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::Mul(at.load(from + c), inverse), to + c); });
+    args.lse[row] = t.m[r] * kLn2 + std::log(t.l[r]);
+  }
+}
+
+std::int64_t forward_scratch(const cpu::AttentionShape& shape) { return ForwardBuffers(shape, nullptr).size; }
+
+void forward_tile(const ForwardArgs& args, std::int64_t unit, std::int64_t tile_index, float* scratch) {
+  const cpu::AttentionShape& a = args.shape;
+  const ForwardBuffers t(a, scratch);
+  const RowTile tile(a, unit, tile_index);
+  const std::int64_t ldk = tile_stride(a.Dk), ldv = tile_stride(a.Dv), lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
+  load_queries(t, args, tile);
+  for (std::int64_t s0 = tile.key_begin; s0 < tile.key_end;) {
+    const KeyRange range = tile.keys_from(s0);
+    const std::int64_t keys = range.s1 - range.s0, width = range.c1 - range.c0, row = a.key_row(unit, s0);
+    copy_rows(t.k, ldk, args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
+    copy_rows(t.v, ldv, args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
+    tile_gemm<false>(keys, width, a.Dk, t.k, ldk, 1, t.q_t + range.c0, kScoreStride, t.s + range.c0, kScoreStride);
+    if (range.masked) mask_scores(t.s, range, tile);
+    for (std::int64_t c = range.c0; c < range.c1; c += lanes) softmax_columns(t.s + c, keys, t.m + c, t.l + c, t.o_t + c, a.Dv);
+    tile_gemm<true>(a.Dv, width, keys, t.v, 1, ldv, t.s + range.c0, kScoreStride, t.o_t + range.c0, kScoreStride);
+    s0 = range.s1;
+  }
+  store_outputs(t, args, tile);
+}
+
+void delta_rows(float* delta, const float* o, const float* d_o, std::int64_t begin, std::int64_t end, std::int64_t Dv) {
+  for (std::int64_t n = begin; n < end; ++n)
+    delta[n] = sum_row(Dv, [&](auto at, std::int64_t c) HWY_ATTR { return hn::Mul(at.load(o + n * Dv + c), at.load(d_o + n * Dv + c)); });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace nsa
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nsa {
+HWY_EXPORT(forward_scratch);
+HWY_EXPORT(forward_tile);
+HWY_EXPORT(delta_rows);
+
+namespace cpu {
+
+void attention_forward(Device& dev, Out o, Saved lse, In q, In k, In v, std::int64_t window) {
+  const AttentionShape shape(q, k, v, window);
+  ArenaScope scope(dev.work);
+  const Tensor scratch = dev.scratch({dev.threads, HWY_DYNAMIC_DISPATCH(forward_scratch)(shape)});
+  if (dev.planning()) return;
+  const ForwardArgs args{shape, o.f32(), lse.f32(), q.f32(), k.f32(), v.f32()};
+  float* tiles = scratch.f32();
+  const std::int64_t units = shape.units(), last = shape.tiles() - 1;
+  parallel_for(dev.threads, units * (last + 1), [&](std::int64_t i, int thread) {
+    HWY_DYNAMIC_DISPATCH(forward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));
+  });
+}
+
+void attention_delta(Device& dev, Out delta, In o, In d_o) {
+  if (dev.planning()) return;
+  const std::int64_t Dv = o.dim(3);
+  float* dp = delta.f32();
+  const float *op = o.f32(), *gp = d_o.f32();
+  parallel_ranges(dev.threads, delta.numel(), rows_per_piece(Dv), [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(delta_rows)(dp, op, gp, begin, end, Dv); });
+}
+
+}  // namespace cpu
+}  // namespace nsa
+#endif

@@ -1,0 +1,204 @@
+// Causal attention backward, optionally with a sliding window: one pass over the tiles that recomputes scores and does dq, dk and dv (arXiv 2205.14135).
+//
+// Who does what: threads claim tiles of 96 query rows of one (b, kv head), last tiles (the longest) first; a tile walks the keys it sees in blocks of 96:
+//   P^T = 2^(K (scale log2e Q)^T - lse); dS^T = P^T (V dO^T - delta); dQ += dS K; dV += P^T dO; dK += dS^T Q.
+// FLOPs: 2 (3 Dk + 2 Dv) per (query, visible key) and head. Bytes: K, V, dk, dv once per tile from the cache; q, d_o, dq, lse, delta once.
+// Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, one counter per key block, and when Dk or Dv is not a multiple of 16 one dk, dv.
+// Deterministic: dk and dv of a key block receive the tiles in one order, whoever computes them: each block has a counter whose turn it is. A tile only waits
+// for tiles claimed before it, so one thread never waits and several cannot wait in a circle; the tiles of a unit follow each other like a pipeline.
+#include <atomic>
+#include <cmath>
+#include <thread>
+
+#include "core/parallel.h"
+#include "ops/cpu/attention_tiles.h"
+#include "ops/ops.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/cpu/attention_backward.cpp"
+#include <hwy/foreach_target.h>
+
+#include "ops/cpu/attention-inl.h"
+#include "ops/cpu/row-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nsa {
+namespace HWY_NAMESPACE {
+namespace {
+
+using cpu::BackwardArgs;
+using cpu::KeyRange;
+using cpu::kKeyBlock;
+using cpu::kTileRows;
+using cpu::RowTile;
+
+// One thread's tiles. With base == nullptr only their size is counted.
+struct BackwardBuffers {
+  std::int64_t ldk, ldv;
+  float *q, *d_o, *dq;    // (rows, Dk), (rows, Dv), (rows, Dk)
+  float *q_t, *d_o_t;     // (Dk, rows) scale * log2e * q, (Dv, rows)
+  float *k, *v;           // (keys, Dk), (keys, Dv)
+  float *p, *ds;          // (keys, rows)
+  float *lse, *delta;     // (rows), lse in log2 units
+  std::int64_t size;
+
+  BackwardBuffers(const cpu::AttentionShape& a, float* base) : ldk(tile_stride(a.Dk)), ldv(tile_stride(a.Dv)), size(0) {
+    const auto take = [&](std::int64_t rows, std::int64_t stride) {
+      float* start = base ? base + size : nullptr;
+      size += rows * stride;
+      return start;
+    };
+    q = take(kTileRows, ldk), d_o = take(kTileRows, ldv), dq = take(kTileRows, ldk);
+    q_t = take(a.Dk, kScoreStride), d_o_t = take(a.Dv, kScoreStride);
+    k = take(kKeyBlock, ldk), v = take(kKeyBlock, ldv);
+    p = take(kKeyBlock, kScoreStride), ds = take(kKeyBlock, kScoreStride);
+    lse = take(1, kTileRows), delta = take(1, kTileRows);
+  }
+};
+
+// Waits until `tiles_before` tiles have added to the block. The wait is short (the tile before is one block ahead), but its thread may have lost its core.
+void wait_for_turn(std::int32_t& turn, std::int32_t tiles_before) {
+  const std::atomic_ref<std::int32_t> counter(turn);
+  for (int spins = 0; counter.load(std::memory_order_acquire) != tiles_before; ++spins)
+    if (spins > 200) std::this_thread::yield();
+}
+
+void load_rows(const BackwardBuffers& t, const BackwardArgs& args, const RowTile& tile) {
+  const cpu::AttentionShape& a = args.shape;
+  const std::int64_t columns = tile.columns();
+  gather_rows(t.q, t.ldk, args.q, a, tile, a.Dk);
+  gather_rows(t.d_o, t.ldv, args.d_o, a, tile, a.Dv);
+  transpose(t.q_t, kScoreStride, t.q, t.ldk, columns, a.Dk);
+  scale_rows(t.q_t, kScoreStride, a.Dk, columns, kLog2e / std::sqrt(static_cast<float>(a.Dk)));
+  transpose(t.d_o_t, kScoreStride, t.d_o, t.ldv, columns, a.Dv);
+  std::fill_n(t.dq, kTileRows * t.ldk, 0.0f);
+  for (std::int64_t r = 0; r < columns; ++r) {
+    const std::int64_t row = r < tile.rows ? a.query_row(tile.unit, tile.n0 + r) : -1;
+    t.lse[r] = row < 0 ? 0.0f : args.lse[row] * kLog2e;
+    t.delta[r] = row < 0 ? 0.0f : args.delta[row];
+  }
+}
+
+void store_dq(const BackwardBuffers& t, const BackwardArgs& args, const RowTile& tile) {
+  const cpu::AttentionShape& a = args.shape;
+  const TileVec scale = row_set(1.0f / std::sqrt(static_cast<float>(a.Dk))), zero = row_set(0.0f);
+  for (std::int64_t r = 0; r < tile.rows; ++r) {
+    const float* from = t.dq + r * t.ldk;
+    float* to = args.dq + a.query_row(tile.unit, tile.n0 + r) * a.Dk;
+    const bool add = args.dq_mode == Write::add;
+    for_row(a.Dk, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::MulAdd(at.load(from + c), scale, add ? at.load(to + c) : zero), to + c); });
+  }
+}
+
+// p (scores in log2 units) becomes the probabilities, ds (V dO^T) becomes the gradient by the scores.
+void softmax_backward(float* p, float* ds, const float* lse, const float* delta, const KeyRange& range) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  for (std::int64_t i = 0; i < range.s1 - range.s0; ++i) {
+    for (std::int64_t c = range.c0; c < range.c1; c += lanes) {
+      float *p_ic = p + i * kScoreStride + c, *ds_ic = ds + i * kScoreStride + c;
+      const TileVec probability = exp2_softmax(hn::Sub(hn::LoadU(d, p_ic), hn::LoadU(d, lse + c)));
+      hn::StoreU(probability, d, p_ic);
+      hn::StoreU(hn::Mul(probability, hn::Sub(hn::LoadU(d, ds_ic), hn::LoadU(d, delta + c))), d, ds_ic);
+    }
+  }
+}
+
+// dk, dv of keys [s0, s1) += this tile's part
+void add_keys(const BackwardBuffers& t, const BackwardArgs& args, std::int64_t unit, const KeyRange& range) {
+  const cpu::AttentionShape& a = args.shape;
+  const std::int64_t row = a.key_row(unit, range.s0), keys = range.s1 - range.s0, width = range.c1 - range.c0;
+  tile_gemm<true>(keys, round_up(a.Dv, kTileN), width, t.p + range.c0, kScoreStride, 1, t.d_o + range.c0 * t.ldv, t.ldv, args.dv_sum + row * args.dv_width,
+                  a.Hkv * args.dv_width);
+  tile_gemm<true>(keys, round_up(a.Dk, kTileN), width, t.ds + range.c0, kScoreStride, 1, t.q + range.c0 * t.ldk, t.ldk, args.dk_sum + row * args.dk_width,
+                  a.Hkv * args.dk_width);
+}
+
+// The first tile of a block clears its sums.
+void clear_block(const BackwardArgs& args, std::int64_t unit, std::int64_t block) {
+  const cpu::AttentionShape& a = args.shape;
+  for (std::int64_t s = block * kKeyBlock; s < std::min(a.T, (block + 1) * kKeyBlock); ++s) {
+    std::fill_n(args.dk_sum + a.key_row(unit, s) * args.dk_width, args.dk_width, 0.0f);
+    std::fill_n(args.dv_sum + a.key_row(unit, s) * args.dv_width, args.dv_width, 0.0f);
+  }
+}
+
+// The last tile of a block turns its sums into the outputs.
+void finish_block(const BackwardArgs& args, std::int64_t unit, std::int64_t block) {
+  const cpu::AttentionShape& a = args.shape;
+  const TileVec scale = row_set(1.0f / std::sqrt(static_cast<float>(a.Dk)));
+  for (std::int64_t s = block * kKeyBlock; s < std::min(a.T, (block + 1) * kKeyBlock); ++s) {
+    const std::int64_t row = a.key_row(unit, s);
+    const float* from = args.dk_sum + row * args.dk_width;
+    float* to = args.dk + row * a.Dk;
+    for_row(a.Dk, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::Mul(at.load(from + c), scale), to + c); });
+    if (args.dv_sum != args.dv) std::memcpy(args.dv + row * a.Dv, args.dv_sum + row * args.dv_width, static_cast<std::size_t>(a.Dv) * sizeof(float));
+  }
+}
+
+std::int64_t backward_scratch(const cpu::AttentionShape& shape) { return BackwardBuffers(shape, nullptr).size; }
+
+void backward_tile(const BackwardArgs& args, std::int64_t unit, std::int64_t tile_index, float* scratch) {
+  const cpu::AttentionShape& a = args.shape;
+  const BackwardBuffers t(a, scratch);
+  const RowTile tile(a, unit, tile_index);
+  load_rows(t, args, tile);
+  for (std::int64_t s0 = tile.key_begin; s0 < tile.key_end;) {
+    const KeyRange range = tile.keys_from(s0);
+    const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - range.c0, row = a.key_row(unit, s0), block = s0 / kKeyBlock;
+    copy_rows(t.k, t.ldk, args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
+    copy_rows(t.v, t.ldv, args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
+    tile_gemm<false>(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, t.p + c0, kScoreStride);
+    tile_gemm<false>(keys, width, a.Dv, t.v, t.ldv, 1, t.d_o_t + c0, kScoreStride, t.ds + c0, kScoreStride);
+    if (range.masked) mask_scores(t.p, range, tile);
+    softmax_backward(t.p, t.ds, t.lse, t.delta, range);
+    tile_gemm<true>(width, round_up(a.Dk, kTileN), keys, t.ds + c0, 1, kScoreStride, t.k, t.ldk, t.dq + c0 * t.ldk, t.ldk);
+    std::int32_t& turn = args.turns[unit * a.key_blocks() + block];
+    const std::int32_t tiles_before = static_cast<std::int32_t>(a.last_tile_of(block) - tile_index);
+    wait_for_turn(turn, tiles_before);
+    if (tiles_before == 0 && (s0 == tile.key_begin || s0 % kKeyBlock == 0)) clear_block(args, unit, block);
+    add_keys(t, args, unit, range);
+    s0 = range.s1;
+    if (s0 == tile.key_end || s0 % kKeyBlock == 0) {
+      if (tile_index == a.first_tile_of(block)) finish_block(args, unit, block);
+      std::atomic_ref<std::int32_t>(turn).store(tiles_before + 1, std::memory_order_release);
+    }
+  }
+  store_dq(t, args, tile);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace nsa
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nsa {
+HWY_EXPORT(backward_scratch);
+HWY_EXPORT(backward_tile);
+
+namespace cpu {
+
+void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, std::int64_t window, Write dq_mode) {
+  const AttentionShape a(q, k, v, window);
+  ArenaScope scope(dev.work);
+  const Tensor scratch = dev.scratch({dev.threads, HWY_DYNAMIC_DISPATCH(backward_scratch)(a)});
+  const Tensor turns = dev.scratch({a.units(), a.key_blocks()}, DType::i32);
+  const auto sums = [&](In output, std::int64_t D) { return D % 16 == 0 ? output : dev.scratch({a.B, a.T, a.Hkv, (D + 15) / 16 * 16}); };
+  const Tensor dk_sum = sums(dk, a.Dk), dv_sum = sums(dv, a.Dv);
+  if (dev.planning()) return;
+  std::fill_n(turns.i32(), turns.numel(), 0);
+  const BackwardArgs args{a, dq.f32(), dq_mode, dk.f32(), dv.f32(), dk_sum.f32(), dv_sum.f32(), dk_sum.dim(3), dv_sum.dim(3), d_o.f32(), delta.f32(), lse.f32(), q.f32(),
+                          k.f32(), v.f32(), turns.i32()};
+  float* tiles = scratch.f32();
+  const std::int64_t units = a.units(), last = a.tiles() - 1, pieces = units * (last + 1);
+  // Not parallel_for over the pieces: OpenMP may hand out pieces in any order, and then a tile could wait for one that its own thread holds.
+  std::atomic<std::int64_t> next = 0;
+  parallel_for(dev.threads, dev.threads, [&](std::int64_t, int thread) {
+    for (std::int64_t i = next++; i < pieces; i = next++) HWY_DYNAMIC_DISPATCH(backward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));
+  });
+}
+
+}  // namespace cpu
+}  // namespace nsa
+#endif
