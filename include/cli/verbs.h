@@ -11,6 +11,8 @@
   X(plan, "parameters, FLOPs, memory and time of a config, without allocating") \
   X(generate, "continue a prompt with a trained model") \
   X(verify, "run golden files of an independent implementation") \
+  X(report, "curves, table and verdict of runs as a page, or in the terminal") \
+  X(watch, "follow a run from another terminal") \
   X(config, "print a resolved config, the reference of all fields, or the JSON Schema")
 
 namespace nsa::cli {

@@ -1,0 +1,19 @@
+// The charts of a report, from runs and their comparison. A chart that has no data has no layers.
+#pragma once
+
+#include "report/comparison.h"
+#include "report/svg.h"
+
+namespace nsa {
+
+/// Loss against step, tokens or wall-clock: raw, smoothed mean over seeds, range over seeds, validation points.
+Chart loss_chart(const Comparison& comparison, XAxis axis);
+/// Smoothed loss of each group minus that of the first, with its 95 % interval, and the same of the validation points.
+Chart difference_chart(const Comparison& comparison);
+/// Gradient norm (logarithmic), with skipped steps as strokes on the axis.
+Chart norm_chart(const Comparison& comparison);
+Chart lr_chart(const Comparison& comparison);
+/// One chart per NSA branch (cmp, slc, win) of a group: mean gate of each layer, mean over seeds. Empty when the group has no gates.
+std::vector<Chart> gate_charts(const Group& group, int index);
+
+}  // namespace nsa

@@ -1,0 +1,101 @@
+// Reading runs: runs/NAME/metrics.jsonl (docs/metrics.md) and step,loss files of other programs (TSV, CSV, JSONL). Reading is tolerant: a last line that is cut, null or
+// NaN, steps written twice, a file that grows while it is read. Broken lines in the middle are passed over and counted.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace nsa {
+
+inline constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
+
+/// One optimizer step as written; fields not in the file are NaN.
+struct StepRecord {
+  double step = 0, tokens = kMissing, loss = kMissing, grad_norm = kMissing, lr = kMissing, ms = kMissing, seconds = kMissing;
+  double tokens_per_s = kMissing, share_of_peak = kMissing, z_loss = kMissing, z_norm = kMissing;
+  bool skipped = false;
+};
+struct ValRecord {
+  double step, tokens, seconds, loss, bits_per_byte;
+};
+struct GateRecord {
+  double step;
+  std::vector<std::array<float, 3>> layers;  ///< mean gate [layer][cmp, slc, win]
+};
+struct CheckpointRecord {
+  double step, ms;
+  std::string path;
+};
+
+/// What a run's `run` records say (the last one wins).
+struct RunInfo {
+  std::string version, commit, command, machine, date;
+  std::vector<std::pair<std::string, std::string>> config;  ///< flattened: "model.attention.type" -> "nsa"; lists as JSON text
+  double parameters = kMissing, flops_per_token = kMissing, peak_gflops = kMissing, memory_bytes = kMissing;
+  int launches = 0;
+
+  /// The config's value at a dotted path, "" when absent.
+  std::string config_value(std::string_view path) const;
+  /// train.steps, or train.tokens / train.batch_tokens rounded up; 0 when the config does not say.
+  double planned_steps() const;
+};
+
+/// Everything read from one file.
+struct RawRun {
+  RunInfo info;
+  std::vector<StepRecord> steps;  ///< ascending, no step twice
+  std::vector<ValRecord> vals;
+  std::vector<GateRecord> gates;
+  std::vector<CheckpointRecord> checkpoints;
+  std::string last_sample;
+  std::int64_t broken_lines = 0, first_broken_line = 0;
+};
+
+/// Takes the bytes of a file in pieces cut anywhere, so that a growing file is never read twice.
+class MetricsReader {
+ public:
+  /// delimiter 0: JSON lines; otherwise columns, with or without a line of names.
+  explicit MetricsReader(char delimiter = 0) : delimiter_(delimiter) {}
+  void feed(std::string_view bytes);
+  /// The end of the file: a last line without newline counts when it is complete; sorts records of foreign files. More may be fed afterwards.
+  void finish();
+  RawRun run;
+
+ private:
+  enum Column : int { step, tokens, loss, grad_norm, lr, ms, seconds, tokens_per_s, share_of_peak, z_loss, z_norm, skipped, val_loss, bits_per_byte, columns, type, layers, path, none };
+  struct Known {
+    std::string key;
+    Column column = none;
+  };
+  static Column column_of(std::string_view key);
+  bool line(std::string_view text);
+  bool json_line(std::string_view text);
+  bool column_line(std::string_view text);
+  bool run_line(std::string_view text);
+  void store(const std::array<double, columns>& value, std::string_view record_type);
+  void store_step(const std::array<double, columns>& value);
+  void store_val(const std::array<double, columns>& value, double loss_value);
+  void forget_from(double first_step);
+
+  char delimiter_;
+  std::string rest_;             // an unfinished line
+  std::vector<Known> order_;     // keys in the order of the last line: files repeat them, so a lookup is one comparison
+  std::vector<Column> header_;   // columns of a TSV/CSV
+  bool foreign_ = false;
+  std::int64_t line_number_ = 0;
+};
+
+/// The file of a run: PATH/metrics.jsonl for a folder, PATH itself for a file. Throws naming what is missing.
+std::string metrics_path(const std::string& path);
+/// The delimiter MetricsReader needs for this file, seen from its first bytes.
+char detect_delimiter(std::string_view first_bytes);
+/// Reads the whole file. Throws when it cannot be opened or holds no step at all.
+RawRun read_run(const std::string& path);
+
+}  // namespace nsa

@@ -1,0 +1,65 @@
+// nsa report RUN... [--out DIR] [--term]: curves, table and verdict of finished or running runs, and of step,loss files of other programs.
+#include "report/page.h"
+
+#include <omp.h>
+#include <sys/stat.h>
+
+#include <cstdio>
+#include <ctime>
+
+#include "cli/verbs.h"
+#include "report/terminal.h"
+
+namespace nsa::cli {
+
+namespace {
+
+/// "LABEL=PATH" puts a run into a named group; a path that exists as it stands is a path.
+RunSource source_of(const std::string& argument) {
+  struct stat info {};
+  const std::size_t equals = argument.find('=');
+  if (equals == std::string::npos || equals == 0 || ::stat(argument.c_str(), &info) == 0) return {argument, "", ""};
+  RunSource source{argument.substr(equals + 1), argument.substr(0, equals), ""};
+  source.group = without_seed(source.group, &source.seed);
+  return source;
+}
+
+std::string now_utc() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &utc);
+  return text;
+}
+
+}  // namespace
+
+Exit report(CLI::App& app, int argc, char** argv) {
+  std::vector<std::string> arguments;
+  std::string out = "report";
+  double half_life = -1;
+  bool term = false;
+  app.add_option("runs", arguments, "run folders, metrics.jsonl files, or TSV/CSV/JSONL of step,loss; LABEL=PATH names the group; the first group is what others are compared with")->required();
+  CLI::Option* out_option = app.add_option("--out", out, "folder for report.html, curves.svg and curves.tsv");
+  app.add_option("--smooth", half_life, "half-life of the moving average in steps; 0: none; default: a hundredth of the longest run")->check(CLI::NonNegativeNumber);
+  app.add_flag("--term", term, "print the table and a plot in characters; files only if --out is given");
+  app.parse(argc, argv);
+
+  std::vector<RunSource> sources;
+  for (const std::string& argument : arguments) sources.push_back(source_of(argument));
+  PageInfo info{now_utc(), "nsa"};
+  for (int i = 0; i < argc; ++i) info.command += std::string(" ") + argv[i];
+  const bool files = !term || out_option->count() > 0;
+  std::vector<Run> runs;
+  const Comparison comparison = make_report(sources, files ? out : "", half_life, info, omp_get_max_threads(), runs);
+  if (term) {
+    std::fputs(report_text(comparison, 100).c_str(), stdout);
+  } else {
+    for (const std::string& verdict : verdicts(comparison)) std::printf("%s\n", verdict.c_str());
+  }
+  if (files) std::printf("%s/report.html, curves.svg, curves.tsv\n", out.c_str());
+  return Exit::ok;
+}
+
+}  // namespace nsa::cli

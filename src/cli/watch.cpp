@@ -1,0 +1,86 @@
+// nsa watch RUN [--once] [--every SECONDS]: follows a run from another terminal. Only reads metrics.jsonl, and of that only what is new.
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+
+#include "cli/verbs.h"
+#include "report/terminal.h"
+
+namespace nsa::cli {
+
+namespace {
+
+struct Follower {
+  std::string file;
+  MetricsReader reader;
+  off_t position = 0;
+  ino_t inode = 0;
+  double changed = 0;  // time of the file's last change
+
+  /// Takes what is new; begins again when the file was replaced or cut.
+  void update() {
+    const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+    NSA_CHECK(fd >= 0, "cannot open {}: {}", file, std::strerror(errno));
+    struct stat info {};
+    ::fstat(fd, &info);
+    changed = static_cast<double>(info.st_mtime);
+    const bool fresh = info.st_ino != inode || info.st_size < position;
+    if (fresh) position = 0;
+    inode = info.st_ino;
+    std::string buffer(1 << 20, '\0');
+    ssize_t n = 0;
+    bool first = fresh;
+    while ((n = ::pread(fd, buffer.data(), buffer.size(), position)) > 0) {
+      const std::string_view bytes(buffer.data(), static_cast<std::size_t>(n));
+      if (first) reader = MetricsReader(detect_delimiter(bytes));
+      first = false;
+      reader.feed(bytes);
+      position += n;
+    }
+    ::close(fd);
+  }
+};
+
+int terminal_columns() {
+  winsize size{};
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col >= 40 ? std::min<int>(size.ws_col, 160) : 100;
+}
+
+}  // namespace
+
+Exit watch(CLI::App& app, int argc, char** argv) {
+  std::string path;
+  bool once = false;
+  double every = 2;
+  app.add_option("run", path, "run folder, runs/NAME")->required();
+  app.add_flag("--once", once, "print once and end; so it does when the output is no terminal");
+  app.add_option("--every", every, "seconds between updates")->check(CLI::Range(0.2, 3600.0));
+  app.parse(argc, argv);
+
+  Follower follower{metrics_path(path), MetricsReader(), 0, 0, 0};
+  const bool follow = !once && ::isatty(STDOUT_FILENO);
+  for (;;) {
+    follower.update();
+    const RawRun& run = follower.reader.run;
+    const std::string view = watch_text(run, path, std::difftime(std::time(nullptr), static_cast<std::time_t>(follower.changed)), terminal_columns());
+    // Cursor home, each line's rest cleared, what is below cleared: no flicker.
+    std::string screen;
+    for (const char c : view) c == '\n' && follow ? screen += "\x1b[K\n" : screen += c;
+    std::printf("%s%s%s", follow ? "\x1b[H" : "", screen.c_str(), follow ? "\x1b[J" : "");
+    NSA_CHECK(std::fflush(stdout) == 0, "standard output: {}", std::strerror(errno));
+    const double planned = run.info.planned_steps();
+    if (!follow || (planned > 0 && !run.steps.empty() && run.steps.back().step >= planned)) return Exit::ok;
+    timespec pause{static_cast<std::time_t>(every), static_cast<long>((every - std::floor(every)) * 1e9)};
+    ::nanosleep(&pause, nullptr);
+  }
+}
+
+}  // namespace nsa::cli

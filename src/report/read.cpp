@@ -1,0 +1,279 @@
+#include "report/read.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/check.h"
+#include "report/scan.h"
+
+namespace nsa {
+namespace {
+
+/// Strings as they are, everything else as JSON text; objects are walked, lists are values.
+void flatten(const nlohmann::json& node, const std::string& prefix, std::vector<std::pair<std::string, std::string>>& out) {
+  for (const auto& [key, value] : node.items()) {
+    const std::string path = prefix.empty() ? key : prefix + "." + key;
+    if (value.is_object()) {
+      flatten(value, path, out);
+    } else {
+      out.emplace_back(path, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+  }
+}
+
+double number_or_missing(const nlohmann::json& node, const char* key) {
+  const auto it = node.find(key);
+  return it != node.end() && it->is_number() ? it->get<double>() : kMissing;
+}
+
+std::string text_or_empty(const nlohmann::json& node, const char* key) {
+  const auto it = node.find(key);
+  return it != node.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+}  // namespace
+
+std::string RunInfo::config_value(std::string_view path) const {
+  for (const auto& [key, value] : config) {
+    if (key == path) return value;
+  }
+  return {};
+}
+
+double RunInfo::planned_steps() const {
+  const double steps = scan_number(config_value("train.steps")), tokens = scan_number(config_value("train.tokens"));
+  const double batch = scan_number(config_value("train.batch_tokens"));
+  if (steps > 0) return steps;
+  return tokens > 0 && batch > 0 ? std::ceil(tokens / batch) : 0;
+}
+
+MetricsReader::Column MetricsReader::column_of(std::string_view key) {
+  static constexpr std::pair<std::string_view, Column> kNames[] = {
+      {"step", step}, {"type", type}, {"tokens", tokens}, {"loss", loss}, {"grad_norm", grad_norm}, {"lr", lr}, {"ms", ms}, {"seconds", seconds},
+      {"tokens_per_s", tokens_per_s}, {"share_of_peak", share_of_peak}, {"z_loss", z_loss}, {"z_norm", z_norm}, {"skipped", skipped}, {"val_loss", val_loss},
+      {"bits_per_byte", bits_per_byte}, {"layers", layers}, {"path", path},
+      // the spellings of other programs
+      {"iter", step}, {"iteration", step}, {"global_step", step}, {"_step", step}, {"train_loss", loss}, {"train/loss", loss}, {"val/loss", val_loss}, {"eval_loss", val_loss},
+      {"eval/loss", val_loss}, {"valid_loss", val_loss}, {"learning_rate", lr}, {"norm", grad_norm}, {"train/grad_norm", grad_norm}, {"time", seconds}, {"_runtime", seconds},
+      {"train/learning_rate", lr}, {"num_tokens", tokens}, {"tokens_seen", tokens}};
+  for (const auto& [name, column] : kNames) {
+    if (key == name) return column;
+  }
+  return none;
+}
+
+void MetricsReader::feed(std::string_view bytes) {
+  std::size_t begin = 0;
+  while (begin < bytes.size()) {
+    const std::size_t end = bytes.find('\n', begin);
+    if (end == std::string_view::npos) {
+      rest_.append(bytes.substr(begin));
+      return;
+    }
+    std::string_view text = bytes.substr(begin, end - begin);
+    if (!rest_.empty()) {
+      rest_.append(text);
+      text = rest_;
+    }
+    ++line_number_;
+    if (!line(text) && run.broken_lines++ == 0) run.first_broken_line = line_number_;
+    rest_.clear();
+    begin = end + 1;
+  }
+}
+
+void MetricsReader::finish() {
+  if (!rest_.empty() && line(rest_)) rest_.clear();
+  if (!foreign_) return;
+  const auto by_step = [](const auto& a, const auto& b) { return a.step < b.step; };
+  // Later lines about the same step win: stable order, then of equals the last is kept.
+  const auto keep_last = [&](auto& records) {
+    std::stable_sort(records.begin(), records.end(), by_step);
+    std::reverse(records.begin(), records.end());
+    records.erase(std::unique(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.step == b.step; }), records.end());
+    std::reverse(records.begin(), records.end());
+  };
+  keep_last(run.steps);
+  keep_last(run.vals);
+}
+
+bool MetricsReader::line(std::string_view text) {
+  while (!text.empty() && (text.back() == '\r' || text.back() == ' ')) text.remove_suffix(1);
+  if (text.empty()) return true;
+  return delimiter_ ? column_line(text) : json_line(text);
+}
+
+bool MetricsReader::json_line(std::string_view line_text) {
+  std::array<double, columns> value;
+  value.fill(kMissing);
+  std::string_view record_type, layer_text, path_text;
+  std::size_t index = 0;
+  const bool complete = scan_object(line_text, [&](std::string_view key, std::string_view content) {
+    if (index == order_.size()) order_.emplace_back();
+    Known& known = order_[index++];
+    if (known.key != key) known = {std::string(key), column_of(key)};
+    if (known.column < columns) {
+      value[static_cast<std::size_t>(known.column)] = content == "true" ? 1 : scan_number(content);
+    } else if (known.column == type) {
+      record_type = content;
+    } else if (known.column == layers) {
+      layer_text = content;
+    } else if (known.column == path) {
+      path_text = content;
+    }
+  });
+  if (!complete) return false;
+  if (record_type == "run") return run_line(line_text);
+  if (!std::isfinite(value[step])) return false;
+  if (record_type == "gates") {
+    GateRecord record{value[step], {}};
+    std::vector<double> numbers = scan_numbers(layer_text);
+    for (std::size_t i = 0; i + 3 <= numbers.size(); i += 3) {
+      record.layers.push_back({static_cast<float>(numbers[i]), static_cast<float>(numbers[i + 1]), static_cast<float>(numbers[i + 2])});
+    }
+    run.gates.push_back(std::move(record));
+  } else if (record_type == "checkpoint") {
+    run.checkpoints.push_back({value[step], value[ms], std::string(path_text)});
+  } else if (record_type == "sample") {
+    const auto sample = nlohmann::json::parse(line_text, nullptr, false);
+    if (sample.is_object()) run.last_sample = text_or_empty(sample, "text");
+  } else {
+    store(value, record_type);
+  }
+  return true;
+}
+
+bool MetricsReader::run_line(std::string_view line_text) {
+  const auto record = nlohmann::json::parse(line_text, nullptr, false);
+  if (!record.is_object()) return false;
+  RunInfo& info = run.info;
+  info.version = text_or_empty(record, "version");
+  info.commit = text_or_empty(record, "commit");
+  info.command = text_or_empty(record, "command");
+  info.machine = text_or_empty(record, "machine");
+  info.date = text_or_empty(record, "date");
+  info.parameters = number_or_missing(record, "parameters");
+  info.flops_per_token = number_or_missing(record, "flops_per_token");
+  info.peak_gflops = number_or_missing(record, "peak_gflops");
+  info.memory_bytes = number_or_missing(record, "memory_bytes");
+  ++info.launches;
+  info.config.clear();
+  if (const auto it = record.find("config"); it != record.end() && it->is_object()) flatten(*it, "", info.config);
+  const double resumed_from = number_or_missing(record, "resumed_from");
+  if (std::isfinite(resumed_from)) forget_from(resumed_from + 1);
+  return true;
+}
+
+bool MetricsReader::column_line(std::string_view line_text) {
+  if (line_text.front() == '#') line_text.remove_prefix(1);
+  const std::vector<std::string_view> cells = split_cells(line_text, delimiter_);
+  if (header_.empty()) {
+    const bool names = std::none_of(cells.begin(), cells.end(), [](std::string_view c) { return std::isfinite(scan_number(c)); });
+    if (names) {
+      for (std::string_view cell : cells) header_.push_back(column_of(cell));
+      if (std::find(header_.begin(), header_.end(), step) == header_.end()) header_.clear();
+      return !header_.empty();
+    }
+    header_ = {step, loss};
+  }
+  if (cells.size() < std::min<std::size_t>(2, header_.size())) return false;
+  std::array<double, columns> value;
+  value.fill(kMissing);
+  for (std::size_t i = 0; i < std::min(cells.size(), header_.size()); ++i) {
+    if (header_[i] < columns) value[static_cast<std::size_t>(header_[i])] = scan_number(cells[i]);
+  }
+  if (!std::isfinite(value[step])) return false;
+  store(value, {});
+  return true;
+}
+
+void MetricsReader::store(const std::array<double, columns>& value, std::string_view record_type) {
+  if (record_type == "step") {
+    if (!run.steps.empty() && value[step] <= run.steps.back().step) forget_from(value[step]);
+    store_step(value);
+  } else if (record_type == "val") {
+    if (!run.vals.empty() && run.vals.back().step >= value[step]) std::erase_if(run.vals, [&](const ValRecord& v) { return v.step >= value[step]; });
+    store_val(value, value[loss]);
+  } else if (record_type.empty()) {
+    foreign_ = true;
+    if (std::isfinite(value[val_loss])) store_val(value, value[val_loss]);
+    // A line with only a validation loss is no step; one with loss null is a step without a number.
+    if (std::isfinite(value[loss]) || !std::isfinite(value[val_loss])) store_step(value);
+  }
+}
+
+void MetricsReader::store_step(const std::array<double, columns>& value) {
+  run.steps.push_back({value[step], value[tokens], value[loss], value[grad_norm], value[lr], value[ms], value[seconds], value[tokens_per_s], value[share_of_peak], value[z_loss],
+                       value[z_norm], value[skipped] > 0});
+}
+
+void MetricsReader::store_val(const std::array<double, columns>& value, double loss_value) {
+  const double at = run.steps.empty() ? kMissing : run.steps.back().seconds;
+  run.vals.push_back({value[step], value[tokens], std::isfinite(value[seconds]) ? value[seconds] : at, loss_value, value[bits_per_byte]});
+}
+
+/// A resumed run writes steps again: what is there from `first_step` on is void.
+void MetricsReader::forget_from(double first_step) {
+  const auto drop = [&](auto& records) { std::erase_if(records, [&](const auto& r) { return r.step >= first_step; }); };
+  drop(run.steps);
+  drop(run.vals);
+  drop(run.gates);
+  drop(run.checkpoints);
+}
+
+std::string metrics_path(const std::string& path) {
+  struct stat info {};
+  NSA_CHECK(::stat(path.c_str(), &info) == 0, "cannot read the run {}: {}; expected a run folder, a metrics.jsonl, or a TSV/CSV/JSONL file of step,loss", path, std::strerror(errno));
+  if (!S_ISDIR(info.st_mode)) return path;
+  const std::string file = path + (path.back() == '/' ? "" : "/") + "metrics.jsonl";
+  NSA_CHECK(::stat(file.c_str(), &info) == 0, "the folder {} has no metrics.jsonl, so it is not the folder of a run (or the run has not begun)", path);
+  return file;
+}
+
+char detect_delimiter(std::string_view first_bytes) {
+  const std::size_t start = first_bytes.find_first_not_of(" \t\r\n");
+  if (start == std::string_view::npos || first_bytes[start] == '{') return 0;
+  const std::string_view first_line = first_bytes.substr(start, first_bytes.find('\n', start) - start);
+  for (char c : {'\t', ';', ','}) {
+    if (first_line.find(c) != std::string_view::npos) return c;
+  }
+  return ' ';
+}
+
+RawRun read_run(const std::string& path) {
+  const std::string file = metrics_path(path);
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  NSA_CHECK(fd >= 0, "cannot open {}: {}", file, std::strerror(errno));
+  std::vector<char> buffer(1 << 20);
+  MetricsReader reader;
+  bool first = true;
+  // read, not mmap: a run that restarts may truncate the file under us.
+  for (;;) {
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    const int error = errno;
+    if (n < 0) ::close(fd);
+    NSA_CHECK(n >= 0, "cannot read {}: {}", file, std::strerror(error));
+    if (n == 0) break;
+    const std::string_view bytes(buffer.data(), static_cast<std::size_t>(n));
+    if (first) reader = MetricsReader(detect_delimiter(bytes));
+    first = false;
+    reader.feed(bytes);
+  }
+  ::close(fd);
+  reader.finish();
+  NSA_CHECK(!reader.run.steps.empty() || !reader.run.vals.empty() || reader.run.info.launches > 0,
+            "{} holds no record of a step: {} lines could not be read, the first is line {}; expected metrics.jsonl, or columns or JSON lines with a step and a loss", file,
+            reader.run.broken_lines, reader.run.first_broken_line);
+  return std::move(reader.run);
+}
+
+}  // namespace nsa

@@ -1,0 +1,95 @@
+// The whole way from files to a page.
+#include <cstdlib>
+#include <filesystem>
+
+#include "catch.h"
+#include "report/page.h"
+#include "report/synthetic.h"
+#include "report/terminal.h"
+
+using namespace nsa;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Folder {
+  std::string path = (fs::temp_directory_path() / fmt::format("nsa_report_{}_{}", getpid(), count())).string();
+  Folder() { fs::create_directories(path); }
+  ~Folder() { fs::remove_all(path); }
+  static int count() {
+    static int n = 0;
+    return n++;
+  }
+};
+
+std::vector<RunSource> sources(const std::vector<std::string>& paths) {
+  std::vector<RunSource> out;
+  for (const std::string& path : paths) out.push_back({path, "", ""});
+  return out;
+}
+
+std::size_t occurrences(const std::string& text, const std::string& what) {
+  std::size_t n = 0;
+  for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
+  return n;
+}
+
+const PageInfo kInfo{"2026-01-01", "nsa report"};
+
+}  // namespace
+
+// For people and for the browser test: NSA_PAGE_DIR=folder test_report "[.page]"
+TEST_CASE("pages to look at", "[.page]") {
+  const char* dir = std::getenv("NSA_PAGE_DIR");
+  REQUIRE(dir != nullptr);
+  const std::string out = dir;
+  std::vector<Run> runs;
+  const auto paths = test::write_comparison(out + "/runs");
+  const Comparison c = make_report(sources(paths), out + "/comparison", -1, kInfo, 2, runs);
+  write_file_atomic(out + "/comparison/term.txt", report_text(c, 100));
+  write_file_atomic(out + "/comparison/watch.txt", watch_text(read_run(paths[4]), "runs/nsa-seed2", 3, 100));
+
+  test::Synthetic growing{"tiny_nsa_window_256_long_name", "nsa"};
+  growing.steps = 700;
+  growing.cut_last = true;
+  test::Synthetic one{"one-point", "full"};
+  one.steps = 1;
+  make_report(sources({paths[0], test::write_run(out + "/runs", growing), test::write_run(out + "/runs", one)}), out + "/uneven", -1, kInfo, 2, runs);
+
+  std::vector<std::string> foreign;
+  for (int i = 0; i < 24; ++i) {
+    std::string text = "step\tloss\n";
+    const Rng rng(7, fmt::format("foreign {}", i));
+    for (int step = 1; step <= 600; ++step) text += fmt::format("{}\t{:.4f}\n", step * 10, 2 + 0.02 * i + 6 / (1 + step / 20.0) + 0.05 * rng.normal(static_cast<std::uint64_t>(step)));
+    foreign.push_back(fmt::format("{}/runs/sweep_{}.tsv", out, i));
+    write_file_atomic(foreign.back(), text);
+  }
+  make_report(sources(foreign), out + "/many", -1, kInfo, 2, runs);
+}
+
+TEST_CASE("a comparison of two configurations with three seeds") {
+  Folder folder;
+  std::vector<Run> runs;
+  const Comparison c = make_report(sources(test::write_comparison(folder.path + "/runs")), folder.path + "/out", -1, kInfo, 2, runs);
+  REQUIRE(c.groups.size() == 2);
+  CHECK(c.groups[0].name == "full");
+  CHECK(c.groups[1].name == "nsa");
+  CHECK(c.groups[1].runs.size() == 3);
+  CHECK(c.rows[0].label == "validation loss");
+  CHECK(c.compared_step == 2000);
+  CHECK(c.rows[0].differences[1].pairs == 3);
+  CHECK(c.rows[0].differences[1].mean == Approx(-0.01).margin(0.02));
+  REQUIRE(c.config.size() == 1);
+  CHECK(c.config[0].path == "model.attention.type");
+  const std::string page = read_file(folder.path + "/out/report.html");
+  CHECK(occurrences(page, "data-id=\"loss\"") == 2);             // wide and narrow
+  CHECK(occurrences(page, "class=\"band f") == 2 * 2 + 2 + 2 * 1 + 2 + 2);  // loss, its two small ones, difference, norm
+  CHECK(page.find("http://") == page.find("http://www.w3.org/2000/svg"));
+  CHECK(page.find("https://") == std::string::npos);
+  CHECK(page.find("src=") == std::string::npos);
+  CHECK(page.find("nan") == std::string::npos);
+  CHECK(page.find("within noise") != std::string::npos);
+  CHECK(read_file(folder.path + "/out/curves.svg").find("nan") == std::string::npos);
+  CHECK(read_file(folder.path + "/out/curves.tsv").find("difference\tnsa") != std::string::npos);
+  CHECK(report_text(c, 100).find("nsa \u2212 full") != std::string::npos);
+}
