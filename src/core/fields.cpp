@@ -104,7 +104,7 @@ std::size_t common_components(const std::string& a, const std::string& b) {
   return common;
 }
 
-std::size_t largest_misspelling(const std::string& name) { return name.size() <= 3 ? 1 : std::max<std::size_t>(2, name.size() / 3); }
+std::size_t largest_misspelling(const std::string& name) { return name.size() <= 5 ? 1 : std::max<std::size_t>(2, name.size() / 3); }
 
 std::string escaped(std::string cell) {
   for (std::size_t i = 0; (i = cell.find('|', i)) != std::string::npos; i += 2) cell.insert(i, "\\");

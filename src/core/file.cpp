@@ -13,6 +13,16 @@
 
 namespace nsa {
 
+namespace {
+
+/// "runs/a" -> "runs", "a" -> ".", "/a" -> "/"
+std::string folder_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
 std::string read_file(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   NSA_CHECK(fd >= 0, "cannot read {}: {}", path, std::strerror(errno));
@@ -41,8 +51,10 @@ OutputFile::OutputFile(const std::string& path) : path_(path), fd_(open(path.c_s
 
 OutputFile::~OutputFile() {
   if (fd_ < 0) return;
+  struct stat info;
+  const bool regular = fstat(fd_, &info) == 0 && S_ISREG(info.st_mode);  // root must not lose /dev/null
   close(fd_);
-  unlink(path_.c_str());
+  if (regular) unlink(path_.c_str());
 }
 
 void OutputFile::write(const void* data, std::size_t bytes) {
@@ -59,7 +71,7 @@ void OutputFile::write(const void* data, std::size_t bytes) {
 }
 
 void OutputFile::finish() {
-  NSA_CHECK(fsync(fd_) == 0, "cannot write {} to the disk: {}", path_, std::strerror(errno));
+  NSA_CHECK(fsync(fd_) == 0 || errno == EINVAL, "cannot write {} to the disk: {}", path_, std::strerror(errno));  // EINVAL: a pipe or a device
   const int fd = std::exchange(fd_, -1);
   if (close(fd) != 0 && errno != EINTR) {  // some file systems (NFS, quotas) report a failed write only here
     const int error = errno;
@@ -78,8 +90,7 @@ void write_file_atomic(const std::string& path, const std::string& content) {
     unlink(temporary.c_str());
     fail("cannot replace {}: {}", path, std::strerror(error));
   }
-  const std::size_t slash = path.rfind('/');
-  sync_folder(slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash));
+  sync_folder(folder_of(path));
 }
 
 void sync_folder(const std::string& path) {
@@ -94,7 +105,9 @@ void make_folders(const std::string& path) {
   NSA_CHECK(!path.empty(), "cannot make a folder without a name");
   for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);
-    if (mkdir(part.c_str(), 0777) != 0) {
+    if (mkdir(part.c_str(), 0777) == 0) {
+      sync_folder(folder_of(part));  // or a file inside it, however well synced, may be nowhere after a power cut
+    } else {
       const int error = errno;  // EEXIST and, on a read-only parent, EROFS or EACCES come even when the folder is there
       struct stat info;
       const bool exists = stat(part.c_str(), &info) == 0;
