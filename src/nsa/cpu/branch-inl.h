@@ -93,7 +93,9 @@ HWY_INLINE TileVec load_visible(const float* s, std::int64_t c, std::int64_t key
   return hn::IfThenElse(hn::Lt(hn::Iota(d, 0.0f), hn::Set(d, static_cast<float>(keys - c))), x, hn::Set(d, -kInfinity));
 }
 
-/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the new maximum.
+/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the maximum once it is kSlack above m: p then stays below 2^8, which float holds as
+/// exactly as 1, and o is hardly ever rescaled.
+constexpr float kSlack = 8.0f;
 HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int64_t keys, float* HWY_RESTRICT o, std::int64_t Dvp, float* m, float* l) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), end = round_up(keys, lanes);
@@ -104,8 +106,8 @@ HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int6
   for (; c + 2 * lanes <= keys; c += 2 * lanes) top0 = hn::Max(top0, hn::LoadU(d, s + c)), top1 = hn::Max(top1, hn::LoadU(d, s + c + lanes));
   for (; c < end; c += lanes) top0 = hn::Max(top0, load_visible(s, c, keys));
   const float top = hn::GetLane(hn::MaxOfLanes(d, hn::Max(top0, top1)));
-  if (top > *m) {
-    const TileVec shrink = exp2_poly(hn::Set(d, *m - top));  // 0 for the first block: m was -inf
+  if (top > *m + kSlack) {
+    const TileVec shrink = exp2_softmax(hn::Set(d, *m - top));  // 0 for the first block: m was -inf
     *m = top;
     *l *= hn::GetLane(shrink);
     for (std::int64_t e = 0; e < Dvp; e += lanes) hn::StoreU(hn::Mul(shrink, hn::LoadU(d, o + e)), d, o + e);
@@ -113,7 +115,7 @@ HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int6
   const TileVec reference = hn::Set(d, *m);
   TileVec sum = hn::Zero(d);
   for (c = 0; c < end; c += lanes) {
-    const TileVec p = exp2_keep_nan(hn::Sub(load_visible(s, c, keys), reference));
+    const TileVec p = exp2_softmax(hn::Sub(load_visible(s, c, keys), reference));
     sum = hn::Add(sum, p);
     hn::StoreU(p, d, s + c);
   }
@@ -125,7 +127,8 @@ HWY_INLINE void forward_block(const BranchDims& z, const TileScratch& tile, std:
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
   if (top == 0) return;
   tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
-  for (std::int64_t r = 0; r < rows; ++r) softmax_row(tile.s + r * z.lds, width, keys[r / z.G], tile.o + r * z.ldv, z.Dvp, tile.m + r, tile.l + r);
+  for (std::int64_t i = 0, r = 0; i < nq; ++i)
+    for (std::int64_t g = 0; g < z.G; ++g, ++r) softmax_row(tile.s + r * z.lds, width, keys[i], tile.o + r * z.ldv, z.Dvp, tile.m + r, tile.l + r);
   tile_gemm<true>(rows, z.Dvp, top, tile.s, z.lds, 1, block + packed.v, z.ldv, tile.o, z.ldv);
 }
 
@@ -146,7 +149,7 @@ HWY_INLINE void softmax_backward_row(float* HWY_RESTRICT s, float* HWY_RESTRICT 
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), end = round_up(keys, lanes);
   const TileVec reference = hn::Set(d, lse2), mean = hn::Set(d, delta);
   for (std::int64_t c = 0; c < end; c += lanes) {
-    const TileVec p = exp2_keep_nan(hn::Sub(load_visible(s, c, keys), reference));
+    const TileVec p = exp2_softmax(hn::Sub(load_visible(s, c, keys), reference));
     hn::StoreU(p, d, s + c);
     hn::StoreU(hn::Mul(p, hn::Sub(hn::LoadU(d, ds + c), mean)), d, ds + c);
   }
@@ -160,7 +163,8 @@ HWY_INLINE void backward_block(const BranchDims& z, const TileScratch& tile, std
   if (top == 0) return;
   tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
   tile_gemm<false>(rows, width, z.Dv, tile.d_o, z.ldv, 1, block + packed.vt, z.lds, tile.ds, z.lds);
-  for (std::int64_t r = 0; r < rows; ++r) softmax_backward_row(tile.s + r * z.lds, tile.ds + r * z.lds, width, keys[r / z.G], tile.lse2[r], tile.delta[r]);
+  for (std::int64_t i = 0, r = 0; i < nq; ++i)
+    for (std::int64_t g = 0; g < z.G; ++g, ++r) softmax_backward_row(tile.s + r * z.lds, tile.ds + r * z.lds, width, keys[i], tile.lse2[r], tile.delta[r]);
   tile_gemm<true>(top, z.Dvp, rows, tile.s, 1, z.lds, tile.d_o, z.ldv, dv, z.ldv);
   tile_gemm<true>(top, z.Dkp, rows, tile.ds, 1, z.lds, tile.q, z.ldk, dk, z.ldk);
   tile_gemm<true>(rows, z.Dkp, top, tile.ds, z.lds, 1, block + packed.k, z.ldk, tile.dq, z.ldk);

@@ -1,6 +1,6 @@
 // Block scores (Eq. 8-10) and selection (Eq. 11).
 // Who does what: one tile of queries x G heads per piece of work. The tile's probabilities are recomputed from lse block by block and summed over the G heads into
-//   a (queries, Tc) buffer; the shares of a select block are added from it; the n best are kept in a short sorted list.
+//   a (queries, Tc) buffer; the shares of a select block are added from it; a tournament picks the n best.
 // Bytes and FLOPs: 1 product of H * Tc * T/2 * Dk multiply-adds; scratch of a thread: a tile's queries x Tc. Nothing for queries that get every block.
 // Assumes d | l, d | l', l <= l', H a multiple of Hkv; Tc may be 0.
 // Determinism: heads are added in order and every candidate's terms in the same order, so equal keys give equal scores, and the lower index wins.
@@ -28,16 +28,19 @@ struct ScoreDims {
 
   ScoreDims(const BranchDims& z, const NsaShape& nsa)
       : lead(BranchDims::padded(nsa.l / nsa.d)), columns(lead + std::max(z.blocks * kBlock, nsa.blocks(z.T) * (nsa.l_sel / nsa.d)) + kTileN),
-        queries(std::min(z.queries, kMaxQueries)), floats(queries * z.G * (z.ldk + z.lds + 1) + queries * columns + nsa.blocks(z.T) + 2 * nsa.n) {}
+        queries(std::min(z.queries, kMaxQueries)), floats(queries * z.G * (z.ldk + z.lds + 1) + queries * columns +
+               score_columns(nsa, z.T) + round_up(score_columns(nsa, z.T) / kTileN, kTileN) + nsa.n) {}
+  static std::int64_t score_columns(const NsaShape& nsa, std::int64_t T) { return round_up(nsa.blocks(T), kTileN); }
 };
 
 struct ScoreScratch {
-  float *q, *s, *lse2, *p, *score, *best;
+  float *q, *s, *lse2, *p, *score, *best;  ///< best: of each group of scores
   std::int32_t* index;
   ScoreScratch(const BranchDims& z, const ScoreDims& y, const NsaShape& nsa, float* base) {
     const std::int64_t rows = y.queries * z.G;
-    q = base, s = q + rows * z.ldk, lse2 = s + rows * z.lds, p = lse2 + rows, score = p + y.queries * y.columns, best = score + nsa.blocks(z.T);
-    index = reinterpret_cast<std::int32_t*>(best + nsa.n);
+    q = base, s = q + rows * z.ldk, lse2 = s + rows * z.lds, p = lse2 + rows, score = p + y.queries * y.columns;
+    best = score + ScoreDims::score_columns(nsa, z.T);
+    index = reinterpret_cast<std::int32_t*>(best + round_up(ScoreDims::score_columns(nsa, z.T) / kTileN, kTileN));
   }
 };
 
@@ -48,38 +51,58 @@ HWY_INLINE void sum_heads(float* HWY_RESTRICT p, const float* HWY_RESTRICT s, st
   std::int64_t c = 0;
   for (; c < keys; c += lanes) {
     TileVec sum = hn::Zero(d);
-    for (std::int64_t g = 0; g < G; ++g) sum = hn::Add(sum, exp2_keep_nan(hn::Sub(load_visible(s + g * lds, c, keys), hn::Set(d, lse2[g]))));
+    for (std::int64_t g = 0; g < G; ++g) sum = hn::Add(sum, exp2_softmax(hn::Sub(load_visible(s + g * lds, c, keys), hn::Set(d, lse2[g]))));
     hn::StoreU(sum, d, p + c);
   }
   for (; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, p + c);
 }
 
-/// score[j] = sum over m < ratio, r < reach of p[ratio j + m - r], for j < blocks. First the sum over r, in place from the end, then over m.
-HWY_INLINE void score_blocks(float* HWY_RESTRICT score, float* HWY_RESTRICT p, std::int64_t blocks, std::int64_t ratio, std::int64_t reach) {
+/// score[j] = sum over m < ratio, r < reach of p[ratio j + m - r] for the free blocks first <= j < last, kTaken for others up to a whole group. First the sum over
+/// r, in place, then over m.
+constexpr float kTaken = -1.0f;  // below every score
+HWY_INLINE void score_blocks(float* HWY_RESTRICT score, float* HWY_RESTRICT p, std::int64_t first, std::int64_t last, std::int64_t ratio, std::int64_t reach) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  for (std::int64_t i = round_up(blocks * ratio, kTileN) - lanes; i >= 0; i -= lanes) {  // p[i - r] must still be the old one: downwards
+  for (std::int64_t i = round_up(last * ratio, kTileN) - lanes; i >= 0; i -= lanes) {  // p[i - r] must still be the old one: downwards
     TileVec sum = hn::LoadU(d, p + i);
     for (std::int64_t r = 1; r < reach; ++r) sum = hn::Add(sum, hn::LoadU(d, p + i - r));
     hn::StoreU(sum, d, p + i);
   }
-  for (std::int64_t j = 0; j < blocks; ++j) {
+  std::fill_n(score, first, kTaken);
+  for (std::int64_t j = first; j < last; ++j) {
     float sum = p[ratio * j];
     for (std::int64_t m = 1; m < ratio; ++m) sum += p[ratio * j + m];
-    score[j] = sum;
+    score[j] = sum >= 0 ? sum : 0;  // NaN of a diverged run: any valid block will do
   }
+  std::fill(score + last, score + round_up(last, kTileN), kTaken);
 }
 
-/// The `count` best of blocks [first, last), ties to the lower index, into index[0, count) in no useful order. Fewer when there are fewer.
-HWY_INLINE std::int64_t keep_best(std::int32_t* index, float* best, const float* score, std::int64_t first, std::int64_t last, std::int64_t count) {
-  std::int64_t kept = 0;
-  for (std::int64_t j = first; j < last; ++j) {
-    if (kept == count && (count == 0 || !(score[j] > best[kept - 1]))) continue;
-    std::int64_t at = kept < count ? kept++ : kept - 1;
-    for (; at > 0 && score[j] > best[at - 1]; --at) best[at] = best[at - 1], index[at] = index[at - 1];
-    best[at] = score[j], index[at] = static_cast<std::int32_t>(j);
+HWY_INLINE float group_best(const float* group) {
+  const TileTag d;
+  TileVec best = hn::LoadU(d, group);
+  for (std::int64_t i = static_cast<std::int64_t>(hn::Lanes(d)); i < kTileN; i += static_cast<std::int64_t>(hn::Lanes(d))) best = hn::Max(best, hn::LoadU(d, group + i));
+  return hn::GetLane(hn::MaxOfLanes(d, best));
+}
+/// The first number that equals x; there is one.
+HWY_INLINE std::int64_t find_first(const float* numbers, float x) {
+  const TileTag d;
+  const TileVec wanted = hn::Set(d, x);
+  for (std::int64_t i = 0;; i += static_cast<std::int64_t>(hn::Lanes(d)))
+    if (const auto found = hn::FindFirstTrue(d, hn::Eq(hn::LoadU(d, numbers + i), wanted)); found >= 0) return i + found;
+}
+
+/// The `count` best of the blocks with a score (>= 0), ties to the lower index, into index[0, count); there are at least `count`. A tournament of groups of 16:
+/// no branch depends on the scores. Takes the scores away.
+HWY_INLINE void keep_best(std::int32_t* index, float* score, float* best_of_group, std::int64_t groups, std::int64_t count) {
+  for (std::int64_t i = 0; i < round_up(groups, kTileN); ++i) best_of_group[i] = i < groups ? group_best(score + i * kTileN) : kTaken;
+  for (std::int64_t k = 0; k < count; ++k) {
+    float best = kTaken;
+    for (std::int64_t i = 0; i < groups; i += kTileN) best = std::max(best, group_best(best_of_group + i));
+    const std::int64_t group = find_first(best_of_group, best), j = group * kTileN + find_first(score + group * kTileN, best);
+    index[k] = static_cast<std::int32_t>(j);
+    score[j] = kTaken;
+    best_of_group[group] = group_best(score + group * kTileN);
   }
-  return kept;
 }
 
 /// Blocks [0, init) and (c - local, c], clipped to [0, c], are forced; the free ones lie between.
@@ -126,8 +149,9 @@ HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const Sco
     float* p = x.p + i * y.columns + y.lead;
     std::fill(p - y.lead, p, 0.0f);
     if (written < used) std::fill(p + written, p + used, 0.0f);
-    score_blocks(x.score, p, c.last_free, ratio, nsa.l / nsa.d);
-    const std::int64_t n_free = keep_best(x.index, x.best, x.score, c.first_free, c.last_free, std::max<std::int64_t>(0, nsa.n - c.forced()));
+    const std::int64_t n_free = std::clamp<std::int64_t>(nsa.n - c.forced(), 0, c.last_free - c.first_free);
+    score_blocks(x.score, p, c.first_free, c.last_free, ratio, nsa.l / nsa.d);
+    keep_best(x.index, x.score, x.best, round_up(c.last_free, kTileN) / kTileN, n_free);
     write_selected(out, nsa, c, x.index, n_free);
   }
 }
