@@ -20,11 +20,13 @@ namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // `rounds` times 12 independent multiply-adds of a whole vector: enough chains to hide their latency (4-5 cycles, 2 units), few enough for 16 registers.
-// Returns the FLOPs done; *sink keeps the result alive. x < 1 keeps the numbers normal.
+// Every chain starts from another number, or the compiler sees 12 times the same chain and computes one. Returns the FLOPs done; *sink keeps the result alive.
 double fma_rounds(std::int64_t rounds, float x, float* sink) {
   const hn::ScalableTag<float> d;
-  const auto a = hn::Set(d, x), b = hn::Set(d, 1.0f - x);
-  auto c0 = a, c1 = a, c2 = a, c3 = a, c4 = a, c5 = a, c6 = a, c7 = a, c8 = a, c9 = a, c10 = a, c11 = a;
+  const auto a = hn::Set(d, x), b = hn::Set(d, 1.0f - x);  // x < 1: the numbers stay near 1
+  auto c0 = hn::Set(d, 0.1f * x), c1 = hn::Set(d, 0.2f * x), c2 = hn::Set(d, 0.3f * x), c3 = hn::Set(d, 0.4f * x);
+  auto c4 = hn::Set(d, 0.5f * x), c5 = hn::Set(d, 0.6f * x), c6 = hn::Set(d, 0.7f * x), c7 = hn::Set(d, 0.8f * x);
+  auto c8 = hn::Set(d, 0.9f * x), c9 = hn::Set(d, 1.1f * x), c10 = hn::Set(d, 1.2f * x), c11 = hn::Set(d, 1.3f * x);
   for (std::int64_t i = 0; i < rounds; ++i) {
     c0 = hn::MulAdd(c0, a, b), c1 = hn::MulAdd(c1, a, b), c2 = hn::MulAdd(c2, a, b), c3 = hn::MulAdd(c3, a, b);
     c4 = hn::MulAdd(c4, a, b), c5 = hn::MulAdd(c5, a, b), c6 = hn::MulAdd(c6, a, b), c7 = hn::MulAdd(c7, a, b);
@@ -59,7 +61,8 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 }  // namespace
 
-// Each thread's best short run, added up: a run that a neighbour interrupts does not count, and all threads run at once, so the clock is that of a busy machine.
+// Each thread's best short run, added up: a run that a neighbour interrupts does not count, and all threads run at once, so the clock is that of a machine
+// under load.
 double measure_fma_gflops(int threads) {
   constexpr std::int64_t kRounds = 100000;  // a fraction of a millisecond
   std::vector<double> best(static_cast<std::size_t>(threads), 0.0);

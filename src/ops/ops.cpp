@@ -53,7 +53,8 @@ struct Expect {
     if (dev.where != Where::cpu || dev.planning()) return;
     const std::int32_t* id = t.i32();
     for (std::int64_t n = 0; n < t.numel(); ++n)
-      NSA_CHECK(low <= id[n] && id[n] < V, "{}: {}[{}] is {}, expected {} .. {} (V = {}); data made with another tokenizer?", op, name, n, id[n], low, V - 1, V);
+      NSA_CHECK(low <= id[n] && id[n] < V, "{}: {}[{}] is {}, expected {} .. {} (V = {}); data made with another tokenizer?", op, name, n, id[n], low, V - 1,
+                V);
   }
 };
 
@@ -85,7 +86,8 @@ void matmul_backward_input(Device& dev, Out dx, In dy, In w, Write mode) {
 void matmul_backward_weight(Device& dev, InOut dw, In dy, In x) {
   const Expect expect{"matmul_backward_weight", kWeights};
   const Tensor x_rows = expect.rows(x, "x", "(N,I)"), dy_rows = expect.rows(dy, "dy", "(N,O)");
-  NSA_CHECK(x_rows.dim(0) == dy_rows.dim(0), "matmul_backward_weight: dy {} has {} rows, x {} has {}; {}", dy.shape.str(), dy_rows.dim(0), x.shape.str(), x_rows.dim(0), kRows);
+  NSA_CHECK(x_rows.dim(0) == dy_rows.dim(0), "matmul_backward_weight: dy {} has {} rows, x {} has {}; {}", dy.shape.str(), dy_rows.dim(0), x.shape.str(),
+            x_rows.dim(0), kRows);
   expect.dims(dw, "dw", "(O,I)", {dy_rows.dim(1), x_rows.dim(1)});
   NSA_DISPATCH(dev, matmul_backward_weight, dw, dy_rows, x_rows);
 }

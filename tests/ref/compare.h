@@ -120,18 +120,21 @@ Difference difference(std::size_t n, const A& got_at, const B& want_at) {
 
 template <class T>
 Difference difference(In got, const std::vector<T>& want) {
-  NSA_CHECK(static_cast<std::size_t>(got.numel()) == want.size(), "test: {} expected values for a tensor {}", want.size(), got.shape.str());
+  NSA_CHECK(static_cast<std::size_t>(got.numel()) == want.size(), "test: {} expected values, got {}", want.size(), got.shape.str());
   const float* g = got.f32();
-  return difference(want.size(), [&](std::size_t i) { return static_cast<double>(g[i]); }, [&](std::size_t i) { return static_cast<double>(std::real(want[i])); });
+  const auto got_at = [&](std::size_t i) { return static_cast<double>(g[i]); };
+  return difference(want.size(), got_at, [&](std::size_t i) { return static_cast<double>(std::real(want[i])); });
 }
 template <class T, class U>
 Difference difference(const std::vector<T>& got, const std::vector<U>& want) {
   NSA_CHECK(got.size() == want.size(), "test: {} values, {} expected", got.size(), want.size());
-  return difference(want.size(), [&](std::size_t i) { return static_cast<double>(std::real(got[i])); }, [&](std::size_t i) { return static_cast<double>(std::real(want[i])); });
+  const auto got_at = [&](std::size_t i) { return static_cast<double>(std::real(got[i])); };
+  return difference(want.size(), got_at, [&](std::size_t i) { return static_cast<double>(std::real(want[i])); });
 }
 
 inline std::string describe(const std::string& name, const Shape& dims, const Difference& d, double limit) {
-  return fmt::format("{} {}: relative RMS error {:.3g} (limit {:.3g}), worst at {}: got {:.9g}, want {:.9g}", name, dims.str(), d.error, limit, multi_index(dims, d.worst), d.got, d.want);
+  return fmt::format("{} {}: relative RMS error {:.3g} (limit {:.3g}), worst at {}: got {:.9g}, want {:.9g}", name, dims.str(), d.error, limit,
+                     multi_index(dims, d.worst), d.got, d.want);
 }
 
 /// check_close("dq", dq, want): fails with the error and the worst coordinate. `want` is a vector of double (or complex: the real part) in the tensor's order.
