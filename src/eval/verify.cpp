@@ -15,8 +15,10 @@ namespace nsa {
 
 namespace {
 
-// float32 against float64 (NSA.md "Precision"): one op is below 1e-5; a layer or a model chains tens of them.
-constexpr double kLayerTolerance = 2e-5, kModelTolerance = 1e-4;
+// float32 against float64 (NSA.md "Precision"). AdamW divides a gradient by its own size, so weights after its steps carry more of the noise.
+constexpr double kTolerance = 1e-5, kUpdatedTolerance = 1e-4;
+// A gradient that cancels to (almost) nothing, as the compressed keys' do where every query sees one block only, is compared with the noise of what cancelled.
+constexpr double kCancelled = 1e-4, kNoiseFloor = 0.1;
 
 std::string coordinate(const Shape& shape, std::int64_t index) {
   std::string s = "]";
@@ -63,6 +65,27 @@ void load(const SafetensorsReader& file, const std::string& prefix, Params& para
   }
 }
 
+double rms(In x) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < x.numel(); ++i) sum += static_cast<double>(x.f32()[i]) * static_cast<double>(x.f32()[i]);
+  return std::sqrt(sum / static_cast<double>(std::max<std::int64_t>(x.numel(), 1)));
+}
+
+void compare_gradients(VerifyReport& report, const SafetensorsReader& file, const std::string& prefix, const Params& params) {
+  double largest = 0;
+  for (const Param& p : params.list()) largest = std::max(largest, rms(file.at(prefix + p.name)));
+  for (const Param& p : params.list()) {
+    const Tensor& want = file.at(prefix + p.name);
+    VerifyRow row = compare(prefix + p.name, p.grad, want, kTolerance);
+    const double size = rms(want);
+    if (size > 0 && size < kCancelled * largest) {
+      row.error *= size / (kNoiseFloor * largest);
+      row.note = fmt::format("cancels to {:.0e} of the largest gradient: compared with that one's noise", size / largest);
+    }
+    report.rows.push_back(row);
+  }
+}
+
 // --- one attention layer ---------------------------------------------------------------------------------------------------------------------------------
 
 struct LayerRun {
@@ -71,15 +94,11 @@ struct LayerRun {
   BatchShape batch;
   VerifyReport report;
 
-  void compare_parameters(const Params& params) {
-    for (const Param& p : params.list()) report.rows.push_back(compare("grad." + p.name, p.grad, file.at("grad." + p.name), kLayerTolerance));
-  }
-
   void compare_branches(const NsaAttention& layer, const NsaAttention::Saved& s) {
     const std::int64_t B = batch.B, T = batch.T, H = layer.config.num_heads, Dv = layer.config.Dv();
     const auto row = [&](const char* name, const Tensor& got, std::int64_t X) {
       std::vector<float> values = head_major(got, B, T, H, X);
-      report.rows.push_back(compare(name, view_of(values, {B, H, T, X}), file.at(name), kLayerTolerance));
+      report.rows.push_back(compare(name, view_of(values, {B, H, T, X}), file.at(name), kTolerance));
     };
     row("o_cmp", s.o_cmp, Dv);
     row("o_slc", s.o_slc, Dv);
@@ -111,9 +130,9 @@ struct LayerRun {
     layer.output(dev, y, s);
     layer.backward(dev, dx, dy, x, s, rope);
     if (dev.planning()) return;
-    report.rows.push_back(compare("y", y, file.at("y").view(x.shape), kLayerTolerance));
-    report.rows.push_back(compare("dx", dx, file.at("dx").view(x.shape), kLayerTolerance));
-    compare_parameters(params);
+    report.rows.push_back(compare("y", y, file.at("y").view(x.shape), kTolerance));
+    report.rows.push_back(compare("dx", dx, file.at("dx").view(x.shape), kTolerance));
+    compare_gradients(report, file, "grad.", params);
   }
 
   void pass(Device& dev) {
@@ -166,7 +185,7 @@ struct ModelRun {
       report.rows.push_back({name, result.wrong, 0, result.worst, result.note});
     };
     gpt.logits(dev, logits, tokens, look);
-    if (!dev.planning()) report.rows.push_back(compare("logits", logits, file.at("logits"), kModelTolerance));
+    if (!dev.planning()) report.rows.push_back(compare("logits", logits, file.at("logits"), kTolerance));
   }
 
   void pass(Device& dev) {
@@ -186,17 +205,15 @@ struct ModelRun {
       op::sum(dev, mean, losses);
       const double norm = gradient_norm(dev, gpt.params());
       if (dev.planning()) return;
-      if (step == 0) compare_all("grad0.", gpt.params(), &Param::grad);
+      if (step == 0) compare_gradients(report, file, "grad0.", gpt.params());
       adamw_step(dev, gpt.params(), golden.optimizer, golden.optimizer.lr, step + 1, clip_factor(norm, golden.grad_clip));
       loss_of_step.push_back(static_cast<float>(scalar(mean) / static_cast<double>(N)));
       norm_of_step.push_back(static_cast<float>(norm));
     }
-    report.rows.push_back(compare("losses", view_of(loss_of_step, {steps}), file.at("losses"), kModelTolerance));
-    report.rows.push_back(compare("grad_norms", view_of(norm_of_step, {steps}), file.at("grad_norms"), kModelTolerance));
-    compare_all("param" + std::to_string(steps) + ".", gpt.params(), &Param::w);
-  }
-  void compare_all(const std::string& prefix, const Params& params, Tensor Param::* which) {
-    for (const Param& p : params.list()) report.rows.push_back(compare(prefix + p.name, p.*which, file.at(prefix + p.name), kModelTolerance));
+    report.rows.push_back(compare("losses", view_of(loss_of_step, {steps}), file.at("losses"), kTolerance));
+    report.rows.push_back(compare("grad_norms", view_of(norm_of_step, {steps}), file.at("grad_norms"), kTolerance));
+    const std::string updated = "param" + std::to_string(steps) + ".";
+    for (const Param& p : gpt.params().list()) report.rows.push_back(compare(updated + p.name, p.w, file.at(updated + p.name), kUpdatedTolerance));
   }
   static void split(const std::int32_t* window, std::int64_t B, std::int64_t T, std::int32_t* tokens, std::int32_t* targets) {
     for (std::int64_t b = 0; b < B; ++b) {

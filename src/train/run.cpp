@@ -59,6 +59,7 @@ class Run {
   void validate_now();
   void sample_now();
   bool at(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
+  bool stop_requested() const { return signals_.requested() || (options_.stop_after_step > 0 && state_.step >= options_.stop_after_step); }
   bool finished() const { return state_.step >= config_.total_steps(); }
 
   Config config_;
@@ -225,7 +226,7 @@ void Run::sample_now() {
 
 Exit Run::go() {
   say_start();
-  while (!finished() && !signals_.requested()) {
+  while (!finished() && !stop_requested()) {
     one_step();
     if (state_.skipped_in_row >= config_.train.max_skipped) {
       save();
@@ -242,11 +243,13 @@ Exit Run::go() {
       sample_now();
     }
   }
+  log_.info(fmt::format("memory: {} planned, {} used", plan_.bytes(), dev_.params.peak() + dev_.work.peak()));
   if (finished()) {
     log_.info(fmt::format("{} steps done; results in {}", state_.step, dir_));
   } else {
     save();
-    log_.info(fmt::format("{}: stopped after step {} of {}, saved; the same command goes on from there", signals_.name(), state_.step, config_.total_steps()));
+    const std::string why = signals_.requested() ? signals_.name() : "as asked";
+    log_.info(fmt::format("{}: stopped after step {} of {}, saved; the same command goes on from there", why, state_.step, config_.total_steps()));
   }
   return Exit::ok;
 }
