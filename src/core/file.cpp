@@ -105,14 +105,13 @@ void make_folders(const std::string& path) {
   NSA_CHECK(!path.empty(), "cannot make a folder without a name");
   for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);
-    if (mkdir(part.c_str(), 0777) == 0) {
+    struct stat info;
+    if (stat(part.c_str(), &info) == 0) {
+      NSA_CHECK(S_ISDIR(info.st_mode), "cannot make the folder {}: {} is a file", path, part);
+    } else if (mkdir(part.c_str(), 0777) == 0) {
       sync_folder(folder_of(part));  // or a file inside it, however well synced, may be nowhere after a power cut
     } else {
-      const int error = errno;  // EEXIST and, on a read-only parent, EROFS or EACCES come even when the folder is there
-      struct stat info;
-      const bool exists = stat(part.c_str(), &info) == 0;
-      NSA_CHECK(!exists || S_ISDIR(info.st_mode), "cannot make the folder {}: {} is a file", path, part);
-      NSA_CHECK(exists, "cannot make the folder {}: {}", part, std::strerror(error));
+      NSA_CHECK(errno == EEXIST, "cannot make the folder {}: {}", part, std::strerror(errno));  // another process was quicker
     }
     if (end == std::string::npos) return;
   }
