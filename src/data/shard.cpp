@@ -190,7 +190,7 @@ std::uint64_t Shard::fingerprint() const {
     XXH3_64bits_update(state, map_, size_);
   } else {
     XXH3_64bits_update(state, map_, kHeaderBytes);
-    for (std::size_t i = 0; i < kPages; ++i) XXH3_64bits_update(state, map_ + (size_ - kPage) / (kPages - 1) * i, kPage);
+    for (std::size_t i = 0; i < kPages; ++i) XXH3_64bits_update(state, map_ + (size_ - kPage) * i / (kPages - 1), kPage);
   }
   const std::uint64_t digest = XXH3_64bits_digest(state);
   XXH3_freeState(state);
