@@ -5,23 +5,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <complex>
 #include <cstdint>
 #include <limits>
 #include <vector>
 
 #include "nsa/ops.h"
+#include "ref/complex_step.h"
+#include "ref/ops.h"
 
-namespace nsa::ref {
-
-inline float real_part(float x) { return x; }
-inline double real_part(double x) { return x; }
-inline double real_part(const std::complex<double>& x) { return x.real(); }
-
-template <class T>
-T sigmoid(T x) {
-  return T(1) / (T(1) + std::exp(-x));
-}
+namespace nsa::test::ref {
 
 /// Sizes of one attention layer; index helpers are spelled out at each use.
 struct NsaSizes {
@@ -35,7 +27,7 @@ struct NsaSizes {
 
 template <class T>
 struct CompressParams {
-  std::vector<T> pos, w1, b1, w2, b2;  // (Hkv,l,D) (Hkv,E,l*D) (Hkv,E) (Hkv,D,E) (Hkv,D)
+  Vec<T> pos, w1, b1, w2, b2;  // (Hkv,l,D) (Hkv,E,l*D) (Hkv,E) (Hkv,D,E) (Hkv,D)
 };
 
 struct CompressSizes {
@@ -59,13 +51,13 @@ struct CompressSizes {
 
 template <class T>
 struct Compressed {
-  std::vector<T> c, hidden;  // (B,Tc,Hkv,D), pre-activation (B,Tc,Hkv,E)
+  Vec<T> c, hidden;  // (B,Tc,Hkv,D), pre-activation (B,Tc,Hkv,E)
 };
 
 /// concat_r(x_r + pos_r) of block i, as l*D numbers (pos absent for mean)
 template <class T>
-std::vector<T> gather_block(const CompressSizes& s, const std::vector<T>& x, const CompressParams<T>& w, std::int64_t b, std::int64_t i, std::int64_t h) {
-  std::vector<T> block(s.nsa.l * s.D);
+Vec<T> gather_block(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w, std::int64_t b, std::int64_t i, std::int64_t h) {
+  Vec<T> block(s.nsa.l * s.D);
   for (std::int64_t r = 0; r < s.nsa.l; ++r)
     for (std::int64_t e = 0; e < s.D; ++e) {
       block[r * s.D + e] = x[((b * s.T + i * s.nsa.d + r) * s.Hkv + h) * s.D + e];
@@ -75,7 +67,7 @@ std::vector<T> gather_block(const CompressSizes& s, const std::vector<T>& x, con
 }
 
 template <class T>
-Compressed<T> compress_forward(const CompressSizes& s, const std::vector<T>& x, const CompressParams<T>& w) {
+Compressed<T> compress_forward(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w) {
   const std::int64_t Tc = s.nsa.Tc(s.T), D = s.D, E = s.E, K = s.nsa.l * D;
   Compressed<T> out;
   out.c.assign(s.B * Tc * s.Hkv * D, T(0));
@@ -83,14 +75,14 @@ Compressed<T> compress_forward(const CompressSizes& s, const std::vector<T>& x, 
   for (std::int64_t b = 0; b < s.B; ++b)
     for (std::int64_t i = 0; i < Tc; ++i)
       for (std::int64_t h = 0; h < s.Hkv; ++h) {
-        const std::vector<T> block = gather_block(s, x, w, b, i, h);
+        const Vec<T> block = gather_block(s, x, w, b, i, h);
         const std::int64_t row = (b * Tc + i) * s.Hkv + h;
         T* c = &out.c[row * D];
         if (s.kind == Compressor::mean) {
           for (std::int64_t k = 0; k < K; ++k) c[k % D] += block[k] / T(static_cast<float>(s.nsa.l));
           continue;
         }
-        std::vector<T> z(E);
+        Vec<T> z(E);
         for (std::int64_t e = 0; e < E; ++e) {
           for (std::int64_t k = 0; k < K; ++k) z[e] += w.w1[(h * E + e) * K + k] * block[k];
           if (s.kind == Compressor::mlp) z[e] += w.b1[h * E + e];
@@ -110,24 +102,24 @@ Compressed<T> compress_forward(const CompressSizes& s, const std::vector<T>& x, 
 
 template <class T>
 struct CompressGrads {
-  std::vector<T> dx;  // (B,T,Hkv,D)
+  Vec<T> dx;  // (B,T,Hkv,D)
   CompressParams<T> w;
 };
 
 template <class T>
-CompressGrads<T> compress_backward(const CompressSizes& s, const std::vector<T>& dc, const std::vector<T>& hidden, const std::vector<T>& x, const CompressParams<T>& w) {
+CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, const Vec<T>& hidden, const Vec<T>& x, const CompressParams<T>& w) {
   const std::int64_t Tc = s.nsa.Tc(s.T), D = s.D, E = s.E, K = s.nsa.l * D;
-  CompressGrads<T> g{std::vector<T>(s.B * s.T * s.Hkv * D), s.zeros<T>()};
+  CompressGrads<T> g{Vec<T>(s.B * s.T * s.Hkv * D), s.zeros<T>()};
   for (std::int64_t b = 0; b < s.B; ++b)
     for (std::int64_t i = 0; i < Tc; ++i)
       for (std::int64_t h = 0; h < s.Hkv; ++h) {
-        const std::vector<T> block = gather_block(s, x, w, b, i, h);
+        const Vec<T> block = gather_block(s, x, w, b, i, h);
         const std::int64_t row = (b * Tc + i) * s.Hkv + h;
-        std::vector<T> d_block(K);
+        Vec<T> d_block(K);
         if (s.kind == Compressor::mean) {
           for (std::int64_t k = 0; k < K; ++k) d_block[k] = dc[row * D + k % D] / T(static_cast<float>(s.nsa.l));
         } else {
-          std::vector<T> dz(dc.begin() + row * D, dc.begin() + row * D + D);  // linear: E = D
+          Vec<T> dz(dc.begin() + row * D, dc.begin() + row * D + D);  // linear: E = D
           if (s.kind == Compressor::mlp) {
             dz.assign(E, T(0));
             for (std::int64_t e = 0; e < E; ++e) {
@@ -157,16 +149,16 @@ CompressGrads<T> compress_backward(const CompressSizes& s, const std::vector<T>&
 
 template <class T>
 struct Attended {
-  std::vector<T> o;    // (B,T,H,Dv), 0 for a query that sees nothing
-  std::vector<T> lse;  // (B,T,H), +inf for a query that sees nothing
-  std::vector<T> p;    // (B,T,H,S), 0 where not seen
+  Vec<T> o;    // (B,T,H,Dv), 0 for a query that sees nothing
+  Vec<T> lse;  // (B,T,H), +inf for a query that sees nothing
+  Vec<T> p;    // (B,T,H,S), 0 where not seen
 };
 
 /// Softmax attention over the S keys for which sees(b, t, j, s) holds (j: kv head). k (B,S,Hkv,Dk), v (B,S,Hkv,Dv).
 template <class T, class Sees>
-Attended<T> attend_forward(const NsaSizes& z, std::int64_t S, const std::vector<T>& q, const std::vector<T>& k, const std::vector<T>& v, Sees sees) {
+Attended<T> attend_forward(const NsaSizes& z, std::int64_t S, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v, Sees sees) {
   const T scale = T(1) / std::sqrt(T(static_cast<float>(z.Dk)));
-  Attended<T> a{std::vector<T>(z.B * z.T * z.H * z.Dv), std::vector<T>(z.B * z.T * z.H), std::vector<T>(z.B * z.T * z.H * S)};
+  Attended<T> a{Vec<T>(z.B * z.T * z.H * z.Dv), Vec<T>(z.B * z.T * z.H), Vec<T>(z.B * z.T * z.H * S)};
   for (std::int64_t b = 0; b < z.B; ++b)
     for (std::int64_t t = 0; t < z.T; ++t)
       for (std::int64_t h = 0; h < z.H; ++h) {
@@ -199,16 +191,15 @@ Attended<T> attend_forward(const NsaSizes& z, std::int64_t S, const std::vector<
 
 template <class T>
 struct AttendGrads {
-  std::vector<T> dq, dk, dv;
+  Vec<T> dq, dk, dv;
 };
 
 /// From p alone: p is 0 where not seen, so the mask is not needed again. ds = p (dp - sum p dp).
 template <class T>
-AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const std::vector<T>& d_o, const std::vector<T>& p, const std::vector<T>& q, const std::vector<T>& k,
-                               const std::vector<T>& v) {
+AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const Vec<T>& d_o, const Vec<T>& p, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v) {
   const T scale = T(1) / std::sqrt(T(static_cast<float>(z.Dk)));
-  AttendGrads<T> g{std::vector<T>(q.size()), std::vector<T>(k.size()), std::vector<T>(v.size())};
-  std::vector<T> dp(S);
+  AttendGrads<T> g{Vec<T>(q.size()), Vec<T>(k.size()), Vec<T>(v.size())};
+  Vec<T> dp(S);
   for (std::int64_t b = 0; b < z.B; ++b)
     for (std::int64_t t = 0; t < z.T; ++t)
       for (std::int64_t h = 0; h < z.H; ++h) {
@@ -237,13 +228,13 @@ AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const std::vec
 
 /// Step 5: query t sees compressed block i iff i*d + l - 1 <= t.
 template <class T>
-Attended<T> attend_compressed_forward(const NsaSizes& z, const std::vector<T>& q, const std::vector<T>& kc, const std::vector<T>& vc) {
+Attended<T> attend_compressed_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& kc, const Vec<T>& vc) {
   return attend_forward(z, z.Tc(), q, kc, vc, [&](auto, std::int64_t t, auto, std::int64_t i) { return i * z.nsa.d + z.nsa.l - 1 <= t; });
 }
 
 /// Step 8: tokens s <= t inside the chosen blocks; selected (B,Hkv,T,n), -1 unused.
 template <class T>
-Attended<T> attend_selected_forward(const NsaSizes& z, const std::vector<T>& q, const std::vector<T>& k, const std::vector<T>& v, const std::vector<std::int32_t>& selected) {
+Attended<T> attend_selected_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v, const Ids& selected) {
   return attend_forward(z, z.T, q, k, v, [&](std::int64_t b, std::int64_t t, std::int64_t j, std::int64_t s) {
     const auto first = selected.begin() + ((b * z.Hkv + j) * z.T + t) * z.nsa.n;
     return s <= t && std::find(first, first + z.nsa.n, static_cast<std::int32_t>(s / z.nsa.l_sel)) != first + z.nsa.n;
@@ -252,7 +243,7 @@ Attended<T> attend_selected_forward(const NsaSizes& z, const std::vector<T>& q, 
 
 /// Step 9: s in [max(0, t-w+1), t].
 template <class T>
-Attended<T> attend_window_forward(const NsaSizes& z, const std::vector<T>& q, const std::vector<T>& k, const std::vector<T>& v) {
+Attended<T> attend_window_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v) {
   return attend_forward(z, z.T, q, k, v, [&](auto, std::int64_t t, auto, std::int64_t s) { return t - z.nsa.w + 1 <= s && s <= t; });
 }
 
@@ -261,9 +252,9 @@ Attended<T> attend_window_forward(const NsaSizes& z, const std::vector<T>& q, co
 /// score (B,Hkv,T,blocks) from p (B,T,H,Tc) of the compression branch. p of a block the query does not see is 0 and so is a block beyond Tc: with
 /// select_local 1 and l > d a free candidate can have such contributors.
 template <class T>
-std::vector<T> block_scores(const NsaSizes& z, const std::vector<T>& p) {
+Vec<T> block_scores(const NsaSizes& z, const Vec<T>& p) {
   const std::int64_t Tc = z.Tc(), blocks = z.nsa.blocks(z.T), ratio = z.nsa.l_sel / z.nsa.d;
-  std::vector<T> score(z.B * z.Hkv * z.T * blocks);
+  Vec<T> score(z.B * z.Hkv * z.T * blocks);
   for (std::int64_t b = 0; b < z.B; ++b)
     for (std::int64_t kv = 0; kv < z.Hkv; ++kv)
       for (std::int64_t t = 0; t < z.T; ++t)
@@ -280,17 +271,18 @@ std::vector<T> block_scores(const NsaSizes& z, const std::vector<T>& p) {
 
 /// selected (B,Hkv,T,n), ascending, -1 unused.
 template <class T>
-std::vector<std::int32_t> select_blocks(const NsaSizes& z, const std::vector<T>& score) {
+Ids select_blocks(const NsaSizes& z, const Vec<T>& score) {
   const std::int64_t blocks = z.nsa.blocks(z.T), n = z.nsa.n;
-  std::vector<std::int32_t> selected(z.B * z.Hkv * z.T * n, -1);
+  Ids selected(z.B * z.Hkv * z.T * n, -1);
   for (std::int64_t row = 0; row < z.B * z.Hkv * z.T; ++row) {
     const std::int64_t c = row % z.T / z.nsa.l_sel;
-    std::vector<std::int32_t> chosen, free;
+    Ids chosen, free;
     for (std::int64_t j = 0; j <= c; ++j) {
       const bool forced = j < z.nsa.init || j >= c - z.nsa.local + 1;
       (forced ? chosen : free).push_back(static_cast<std::int32_t>(j));
     }
-    std::stable_sort(free.begin(), free.end(), [&](std::int32_t a, std::int32_t b) { return real_part(score[row * blocks + a]) > real_part(score[row * blocks + b]); });
+    const auto score_of = [&](std::int32_t j) { return real_part(score[row * blocks + j]); };
+    std::stable_sort(free.begin(), free.end(), [&](std::int32_t a, std::int32_t b) { return score_of(a) > score_of(b); });
     for (std::int32_t j : free)
       if (static_cast<std::int64_t>(chosen.size()) < n) chosen.push_back(j);
     std::sort(chosen.begin(), chosen.end());
@@ -303,8 +295,8 @@ std::vector<std::int32_t> select_blocks(const NsaSizes& z, const std::vector<T>&
 
 /// o (N,H,Dv) = sum_b gates_b o_b; gates (N,H,3) are sigmoids already. rows = N*H.
 template <class T>
-std::vector<T> gate_forward(std::int64_t rows, std::int64_t Dv, const std::vector<T>& gates, const std::vector<T>& o_cmp, const std::vector<T>& o_slc, const std::vector<T>& o_win) {
-  std::vector<T> o(rows * Dv);
+Vec<T> gate_forward(std::int64_t rows, std::int64_t Dv, const Vec<T>& gates, const Vec<T>& o_cmp, const Vec<T>& o_slc, const Vec<T>& o_win) {
+  Vec<T> o(rows * Dv);
   for (std::int64_t k = 0; k < rows * Dv; ++k) {
     const T* g = &gates[k / Dv * 3];
     o[k] = g[0] * o_cmp[k] + g[1] * o_slc[k] + g[2] * o_win[k];
@@ -314,17 +306,17 @@ std::vector<T> gate_forward(std::int64_t rows, std::int64_t Dv, const std::vecto
 
 template <class T>
 struct GateGrads {
-  std::vector<T> d_logits;                  // (N,H,3)
-  std::vector<T> delta;                     // (3,N,H): gates_b * d_gates_b
-  std::vector<T> d_o_cmp, d_o_slc, d_o_win; // (N,H,Dv)
+  Vec<T> d_logits;                  // (N,H,3)
+  Vec<T> delta;                     // (3,N,H): gates_b * d_gates_b
+  Vec<T> d_o_cmp, d_o_slc, d_o_win; // (N,H,Dv)
 };
 
 template <class T>
-GateGrads<T> gate_backward(std::int64_t rows, std::int64_t Dv, const std::vector<T>& d_o, const std::vector<T>& gates, const std::vector<T>& o_cmp, const std::vector<T>& o_slc,
-                           const std::vector<T>& o_win) {
-  GateGrads<T> g{std::vector<T>(rows * 3), std::vector<T>(rows * 3), std::vector<T>(rows * Dv), std::vector<T>(rows * Dv), std::vector<T>(rows * Dv)};
-  const std::vector<T>* o[3] = {&o_cmp, &o_slc, &o_win};
-  std::vector<T>* d[3] = {&g.d_o_cmp, &g.d_o_slc, &g.d_o_win};
+GateGrads<T> gate_backward(std::int64_t rows, std::int64_t Dv, const Vec<T>& d_o, const Vec<T>& gates, const Vec<T>& o_cmp, const Vec<T>& o_slc,
+                           const Vec<T>& o_win) {
+  GateGrads<T> g{Vec<T>(rows * 3), Vec<T>(rows * 3), Vec<T>(rows * Dv), Vec<T>(rows * Dv), Vec<T>(rows * Dv)};
+  const Vec<T>* o[3] = {&o_cmp, &o_slc, &o_win};
+  Vec<T>* d[3] = {&g.d_o_cmp, &g.d_o_slc, &g.d_o_win};
   for (std::int64_t row = 0; row < rows; ++row)
     for (int branch = 0; branch < 3; ++branch) {
       const T gate = gates[row * 3 + branch];
@@ -339,4 +331,4 @@ GateGrads<T> gate_backward(std::int64_t rows, std::int64_t Dv, const std::vector
   return g;
 }
 
-}  // namespace nsa::ref
+}  // namespace nsa::test::ref

@@ -1,0 +1,72 @@
+// Gates against the reference: any head size, any number of threads, in-place gradients.
+#include "nsa/ops.h"
+#include "ref/compare.h"
+#include "ref/nsa.h"
+
+using namespace nsa;
+using namespace nsa::test;
+
+namespace {
+
+struct GateCase {
+  std::int64_t N, H, Dv;
+  std::int64_t rows() const { return N * H; }
+};
+
+void check_gates(const GateCase& s, int threads, double logit_scale) {
+  INFO("N " << s.N << " H " << s.H << " Dv " << s.Dv << " threads " << threads);
+  TestDevice dev(threads, 1);
+  const Shape by_head{s.N, s.H, s.Dv};
+  const Tensor gates = random(dev, {s.N, s.H, 3}, "logits", logit_scale), o = make(dev, by_head), d_o = random(dev, by_head, "d_o");
+  const Tensor o_cmp = random(dev, by_head, "cmp"), o_slc = random(dev, by_head, "slc"), o_win = random(dev, by_head, "win");
+  const Tensor d_logits = make(dev, gates.shape), delta = make(dev, {3, s.N, s.H});
+
+  std::vector<double> g = values(gates);
+  for (double& x : g) x = ref::sigmoid(x);
+  const std::vector<double> cmp = values(o_cmp), slc = values(o_slc), win = values(o_win);
+  const auto want = ref::gate_backward(s.rows(), s.Dv, values(d_o), g, cmp, slc, win);
+
+  op::gate_forward(dev, o, gates, o_cmp, o_slc, o_win);
+  check_close("gates", gates, g);
+  check_close("o", o, ref::gate_forward(s.rows(), s.Dv, g, cmp, slc, win));
+  op::gate_backward(dev, d_logits, delta, o_cmp, o_slc, o_win, gates, d_o);
+  check_close("d_logits", d_logits, want.d_logits);
+  check_close("delta", delta, want.delta);
+  check_close("d_o_cmp", o_cmp, want.d_o_cmp);
+  check_close("d_o_slc", o_slc, want.d_o_slc);
+  check_close("d_o_win", o_win, want.d_o_win);
+  CHECK(dev.work.peak() == 0);
+}
+
+}  // namespace
+
+TEST_CASE("gates match the reference, forward and backward", "[gate]") {
+  for (const GateCase& s : {GateCase{1, 1, 1}, {3, 2, 5}, {7, 4, 8}, {5, 3, 24}, {33, 4, 64}, {9, 5, 130}, {513, 2, 16}, {2, 1, 20000}})
+    for (int threads : {1, 2}) check_gates(s, threads, 1);
+}
+
+TEST_CASE("gates that are shut or wide open stay finite", "[gate]") {
+  check_gates({40, 2, 16}, 1, 20);
+  TestDevice dev(1, 1);
+  const Tensor gates = make(dev, {2, 1, 3}), o = make(dev, {2, 1, 4}), ones = make(dev, {2, 1, 4});
+  set(gates, std::vector<double>{-1e4, 1e4, -200, 200, 0, -88});
+  set(ones, std::vector<double>(8, 1));
+  op::gate_forward(dev, o, gates, ones, ones, ones);
+  check_close("gates", gates, std::vector<double>{0, 1, 0, 1, 0.5, 0}, 1e-7);
+}
+
+TEST_CASE("a NaN gate or output is seen, in its row only", "[gate]") {
+  TestDevice dev(1, 1);
+  const Tensor gates = random(dev, {3, 1, 3}, "logits"), o = make(dev, {3, 1, 7}), a = random(dev, o.shape, "a"), b = random(dev, o.shape, "b"), c = random(dev, o.shape, "c");
+  gates.f32()[4] = std::numeric_limits<float>::quiet_NaN();
+  op::gate_forward(dev, o, gates, a, b, c);
+  for (int k = 0; k < 21; ++k) CHECK(std::isnan(o.f32()[k]) == (k / 7 == 1));
+}
+
+TEST_CASE("gate fronts name the tensor that does not fit", "[gate]") {
+  TestDevice dev(1, 1);
+  const Tensor gates = random(dev, {3, 2, 3}, "logits"), o = make(dev, {3, 2, 4}), a = make(dev, o.shape), b = make(dev, o.shape), short_c = make(dev, {3, 2, 3});
+  CHECK_THROWS_WITH(op::gate_forward(dev, o, gates, a, b, short_c), "gate_forward: o_win must be (N,H,Dv) = (3, 2, 4), got (3, 2, 3)");
+  CHECK_THROWS_WITH(op::gate_backward(dev, gates, make(dev, {3, 2, 3}), a, b, o, gates, o), "gate_backward: delta must be (3,N,H) = (3, 3, 2), got (3, 2, 3)");
+  CHECK_THROWS_WITH(op::gate_forward(dev, o, gates.view({6, 3}), a, b, b), "gate_forward: gates must be (N,H,3) = (3, 2, 3), got (6, 3)");
+}
