@@ -10,6 +10,7 @@
   X(train, "train a model from a config; an existing run is resumed") \
   X(plan, "parameters, FLOPs, memory and time of a config, without allocating") \
   X(generate, "continue a prompt with a trained model") \
+  X(bench, "time training steps, ops or attention against the machine's peak") \
   X(verify, "run golden files of an independent implementation") \
   X(report, "curves, table and verdict of runs as a page, or in the terminal") \
   X(watch, "follow a run from another terminal") \

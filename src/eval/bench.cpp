@@ -1,0 +1,204 @@
+#include "eval/bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+
+#include "core/profile.h"
+#include "core/rng.h"
+#include "model/flops.h"
+#include "train/optimizer.h"
+#include "train/plan.h"
+#include "train/step.h"
+
+namespace nsa {
+
+namespace {
+
+double ms_of(const std::function<void()>& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+// The peak before and after the timed part: a neighbour that came or went shows, and the larger number keeps shares honest.
+Peak larger(const Peak& a, const Peak& b) { return {a.threads, std::max(a.gflops, b.gflops), std::max(a.gbytes_s, b.gbytes_s)}; }
+
+void fill_random(In t, const std::string& name, double scale) {
+  const Rng rng(1, name);
+  for (std::int64_t i = 0; i < t.numel(); ++i) t.f32()[i] = static_cast<float>(scale * (2 * rng.uniform(static_cast<std::uint64_t>(i)) - 1));
+}
+
+// Useful GFLOP of each op in one step, by name; ops that are not here are bound by memory.
+double step_gflop(const std::string& op, const Config& config) {
+  const Flops flops = flops_per_token(config.model, config.data.sequence_length);
+  const double tokens = static_cast<double>(config.train.batch_tokens) * 1e-9;
+  const bool is_full = config.model.attention.type == AttentionType::full;
+  if (op == "matmul_forward" || op == "matmul_backward_input" || op == "matmul_backward_weight") return flops.matrices * tokens;
+  if (is_full && op == "attention_forward") return flops.attention * tokens;
+  if (is_full && op == "attention_backward") return 2 * flops.attention * tokens;
+  return 0;
+}
+
+std::vector<BenchRow> rows_of(const Profile& profile, double ms_total, const std::function<double(const std::string&)>& gflop) {
+  std::vector<BenchRow> rows;
+  double ms_ops = 0;
+  for (const auto& [name, entry] : profile.ops) {
+    rows.push_back({name, entry.seconds * 1e3, static_cast<double>(entry.calls), gflop(name)});
+    ms_ops += entry.seconds * 1e3;
+  }
+  std::sort(rows.begin(), rows.end(), [](const BenchRow& a, const BenchRow& b) { return a.ms > b.ms; });
+  rows.push_back({"outside ops", ms_total - ms_ops, 0, 0});
+  return rows;
+}
+
+}  // namespace
+
+TrainBench bench_train(const Config& config, int threads, int repeat) {
+  const MemoryPlan plan = plan_memory(config, threads);
+  Device dev;
+  dev.threads = threads;
+  dev.params.reserve(plan.params.bytes);
+  dev.work.reserve(plan.work.bytes);
+  const std::int64_t B = config.train.micro_batch, T = config.data.sequence_length;
+  Gpt gpt(dev, config.model, T, Params::With::training);
+  gpt.params().initialise(1, config.model.init_std, config.model.num_layers);
+  const BatchBuffers batch(dev, B, T);
+  const Rng rng(1, "tokens");
+  for (std::int64_t i = 0; i < B * T; ++i) {
+    batch.tokens.i32()[i] = static_cast<std::int32_t>(rng.bits(static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(config.model.vocab_size));
+    batch.targets.i32()[i] = static_cast<std::int32_t>(rng.bits(static_cast<std::uint64_t>(i + 1)) % static_cast<std::uint64_t>(config.model.vocab_size));
+  }
+  std::int64_t t = 0;
+  const auto step = [&] {
+    op::fill(dev, gpt.params().grads(), 0.0f);
+    for (std::int64_t micro = 0; micro < config.accumulation(); ++micro) {
+      gpt.train(dev, batch.losses, batch.tokens, batch.targets, 1.0f / static_cast<float>(config.train.batch_tokens), config.train.recompute);
+    }
+    const double norm = gradient_norm(dev, gpt.params());
+    adamw_step(dev, gpt.params(), config.train.optimizer, 1e-4, ++t, clip_factor(norm, config.train.grad_clip));
+  };
+
+  TrainBench bench;
+  step();
+  const Peak before = measure_peak(threads);
+  std::vector<double> ms;
+  for (int i = 0; i < repeat; ++i) ms.push_back(ms_of(step));
+  bench.peak = larger(before, measure_peak(threads));
+  bench.ms_best = *std::min_element(ms.begin(), ms.end());
+  bench.ms_median = median(ms);
+  bench.tokens = static_cast<double>(config.train.batch_tokens);
+  bench.gflop = flops_per_token(config.model, T).training() * bench.tokens * 1e-9;
+  Profile profile;
+  dev.profile = &profile;
+  bench.ms_profiled = ms_of(step);
+  bench.ops = rows_of(profile, bench.ms_profiled, [&](const std::string& op) { return step_gflop(op, config); });
+  return bench;
+}
+
+double attention_gflop(const AttentionSizes& sizes) {
+  const AttentionConfig& a = sizes.attention;
+  double pairs = attention_pairs(sizes.T, a.window);
+  if (a.type == AttentionType::nsa) {
+    const NsaShape nsa = nsa_shape(a);
+    pairs = compressed_pairs(sizes.T, nsa) + selected_pairs(sizes.T, nsa) + attention_pairs(sizes.T, nsa.w);
+  }
+  return 2e-9 * static_cast<double>(a.num_heads) * static_cast<double>(a.head_dim + a.Dv()) * pairs;
+}
+
+namespace {
+
+// One layer's attention with every projection left out: q, k, v and d_o are given.
+struct AttentionRun {
+  Device& dev;
+  AttentionConfig config;
+  NsaShape nsa;
+  BatchShape batch;
+  Tensor q, k, v, d_o, o, lse, delta, dq, dk, dv;                      // both kinds
+  Tensor kc, vc, dkc, dvc, o_cmp, o_win, lse_cmp, lse_win, o_sum, gates, d_logits, deltas, selected, dk2, dv2;
+
+  AttentionRun(Device& device, const AttentionSizes& sizes) : dev(device), config(sizes.attention), nsa(nsa_shape(config)), batch{1, sizes.T} {
+    const std::int64_t T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim, Dv = config.Dv();
+    const auto take = [&](const Shape& s) { return dev.params.take(DType::f32, s, Purpose::activations); };
+    q = take({1, T, H, Dk}), k = take({1, T, Hkv, Dk}), v = take({1, T, Hkv, Dv}), d_o = take({1, T, H, Dv});
+    o = take({1, T, H, Dv}), lse = take({1, T, H}), delta = take({1, T, H});
+    dq = take(q.shape), dk = take(k.shape), dv = take(v.shape);
+    if (config.type == AttentionType::nsa) {
+      const std::int64_t Tc = nsa.Tc(T);
+      kc = take({1, Tc, Hkv, Dk}), vc = take({1, Tc, Hkv, Dv}), dkc = take(kc.shape), dvc = take(vc.shape);
+      o_cmp = take(o.shape), o_win = take(o.shape), o_sum = take(o.shape), lse_cmp = take(lse.shape), lse_win = take(lse.shape);
+      gates = take({T, H, 3}), d_logits = take(gates.shape), deltas = take({3, T, H});
+      selected = dev.params.take(DType::i32, {1, Hkv, T, nsa.n}, Purpose::activations);
+      dk2 = take(k.shape), dv2 = take(v.shape);
+    }
+    if (dev.params.planning()) return;
+    fill_random(q, "q", 1.7), fill_random(k, "k", 1.7), fill_random(v, "v", 1.7), fill_random(d_o, "d_o", 1.7);
+  }
+  void forward() const {
+    if (config.type == AttentionType::full) return op::attention_forward(dev, o, lse, q, k, v, config.window);
+    op::compress_forward(dev, kc, {}, k, {}, Compressor::mean, nsa);
+    op::compress_forward(dev, vc, {}, v, {}, Compressor::mean, nsa);
+    op::attend_compressed_forward(dev, o_cmp, lse_cmp, q, kc, vc, nsa);
+    op::select_blocks(dev, selected, q, kc, lse_cmp, nsa);
+    op::attend_selected_forward(dev, o, lse, q, k, v, selected, nsa);
+    op::attention_forward(dev, o_win, lse_win, q, k, v, nsa.w);
+    op::fill(dev, gates, 0.0f);
+    const Shape heads{batch.T, config.num_heads, config.Dv()};
+    op::gate_forward(dev, o_sum.view(heads), gates, o_cmp.view(heads), o.view(heads), o_win.view(heads));
+  }
+  void backward() const {
+    if (config.type == AttentionType::full) {
+      op::attention_delta(dev, delta, o, d_o);
+      return op::attention_backward(dev, dq, dk, dv, d_o, delta, lse, q, k, v, config.window, Write::overwrite);
+    }
+    const Shape heads{batch.T, config.num_heads, config.Dv()};
+    op::gate_backward(dev, d_logits, deltas, o_cmp.view(heads), o.view(heads), o_win.view(heads), gates, d_o.view(heads));
+    op::attend_compressed_backward(dev, dq, dkc, dvc, o_cmp, branch(0), lse_cmp, q, kc, vc, nsa, Write::overwrite);
+    op::compress_backward(dev, dk2, {}, dkc, {}, k, {}, Compressor::mean, nsa);
+    op::compress_backward(dev, dv2, {}, dvc, {}, v, {}, Compressor::mean, nsa);
+    op::attend_selected_backward(dev, dq, dk, dv, o, branch(1), lse, q, k, v, selected, nsa, Write::add);
+    op::attention_backward(dev, dq, dk2, dv2, o_win, branch(2), lse_win, q, k, v, nsa.w, Write::add);
+  }
+
+ private:
+  Tensor branch(std::int64_t b) const { return deltas.rows(b, b + 1).view({1, batch.T, config.num_heads}); }
+};
+
+}  // namespace
+
+std::vector<AttentionBench> bench_attention(const AttentionSizes& sizes, bool backward, int threads, int repeat) {
+  Device plan, dev;
+  plan.threads = dev.threads = threads;
+  {
+    const AttentionRun run(plan, sizes);
+    run.forward();
+    if (backward) run.backward();
+  }
+  dev.params.reserve(plan.params.peak());
+  dev.work.reserve(plan.work.peak());
+  const AttentionRun run(dev, sizes);
+  run.forward();
+  if (backward) run.backward();
+
+  std::vector<double> forward_ms, backward_ms;
+  Profile forward_profile, backward_profile;
+  for (int i = 0; i < repeat; ++i) {  // gate_backward consumes the branch outputs: always a forward first
+    dev.profile = i == 0 ? &forward_profile : nullptr;
+    forward_ms.push_back(ms_of([&] { run.forward(); }));
+    dev.profile = i == 0 ? &backward_profile : nullptr;
+    if (backward) backward_ms.push_back(ms_of([&] { run.backward(); }));
+  }
+  const std::string type = kAttentionTypes[static_cast<std::size_t>(sizes.attention.type)];
+  const auto none = [](const std::string&) { return 0.0; };
+  std::vector<AttentionBench> out;
+  out.push_back({type, "forward", sizes.T, median(forward_ms), attention_gflop(sizes), rows_of(forward_profile, forward_ms.front(), none)});
+  if (backward) out.push_back({type, "backward", sizes.T, median(backward_ms), 2 * attention_gflop(sizes), rows_of(backward_profile, backward_ms.front(), none)});
+  return out;
+}
+
+}  // namespace nsa
