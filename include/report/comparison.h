@@ -12,6 +12,7 @@ namespace nsa {
 struct Row {
   std::string label;
   Unit unit;
+  double step;                                 ///< at which it was taken; NaN: over the whole run
   bool exact;                                  ///< a property of the configuration: its differences have no noise
   std::vector<MeanSpread> groups;              ///< over the seeds
   std::vector<PairedDifference> differences;   ///< [g] = group g minus group 0; [0] is empty
@@ -37,7 +38,8 @@ Comparison compare_runs(const std::vector<Run>& runs, double half_life);
 /// "nsa − full: validation loss −0.0140 ± 0.0046 (95 % interval −0.0339 to 0.0059, 3 seeds), within noise": one sentence per group but the first.
 std::vector<std::string> verdicts(const Comparison& comparison);
 
-/// The final table as text: a line of titles, then one line per row; with more than four groups turned by 90 degrees. `small` stands under or after `text`.
+/// The final table as text: a line of titles, then one line per row; with more than four groups one line per
+/// group, its difference in `small`, which stands under or after `text`.
 struct Cell {
   std::string text, small;
   bool strong = false;  ///< a difference beyond noise

@@ -45,7 +45,7 @@ struct RunSource {
 std::vector<Run> read_runs(const std::vector<RunSource>& sources, double now, int threads);
 /// Equal numbers of steps per bucket, at most `limit` buckets.
 std::vector<Bucket> thin(const std::vector<StepRecord>& steps, std::size_t limit);
-/// A hundredth of the longest run, at least half a step.
+/// A two-hundredth of the longest run, at least half a step.
 double default_half_life(const std::vector<Run>& runs);
 void smooth_runs(std::vector<Run>& runs, double half_life);
 

@@ -33,6 +33,7 @@ struct Layer {
   std::vector<double> x, y, low, high;
   std::string end_label;  ///< beside the curve's end; "" for none
   std::string colour;     ///< "" for the palette's
+  bool solid = false;     ///< no dash pattern: the only curve of its chart
   bool grows = false;     ///< an open circle at its end: the run is not finished
 };
 

@@ -41,8 +41,8 @@ double seconds_at(const Run& run, double step) {
   return kMissing;
 }
 
-Row make_row(const Comparison& c, const std::string& label, Unit unit, bool exact, const Quantity& quantity) {
-  Row row{label, unit, exact, {}, {}};
+Row make_row(const Comparison& c, const std::string& label, Unit unit, double step, bool exact, const Quantity& quantity) {
+  Row row{label, unit, step, exact, {}, {}};
   for (const Group& group : c.groups) {
     std::vector<double> values;
     for (const Run* run : group.runs) values.push_back(quantity(*run));
@@ -64,28 +64,28 @@ void add_rows(Comparison& c, const std::vector<Run>& runs) {
   const double val_step = common_val_step(runs);
   double last_common = INFINITY;
   for (const Run& run : runs) last_common = std::min(last_common, run.last_step);
-  const auto add = [&](const std::string& label, Unit unit, bool exact, const Quantity& quantity) {
-    Row row = make_row(c, label, unit, exact, quantity);
+  const auto add = [&](const std::string& label, Unit unit, bool exact, const Quantity& quantity, double step = kMissing) {
+    Row row = make_row(c, label, unit, step, exact, quantity);
     if (std::any_of(row.groups.begin(), row.groups.end(), [](const MeanSpread& s) { return s.n > 0; })) c.rows.push_back(std::move(row));
   };
   const auto field = [](double RunInfo::* member) { return [member](const Run& run) { return run.info.*member; }; };
   if (std::isfinite(val_step)) {
-    add("validation loss", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->loss : kMissing; });
-    add("bits per byte", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->bits_per_byte : kMissing; });
+    add("validation loss", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->loss : kMissing; }, val_step);
+    add("bits per byte", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->bits_per_byte : kMissing; }, val_step);
   } else {
     add("last validation loss", Unit::loss, false, [](const Run& run) { return run.vals.empty() ? kMissing : run.vals.back().loss; });
   }
-  add("training loss, smoothed", Unit::loss, false, [&](const Run& run) { return smooth_at(run, XAxis::step, last_common); });
+  add("training loss, smoothed", Unit::loss, false, [&](const Run& run) { return smooth_at(run, XAxis::step, last_common); }, last_common);
   c.compared_step = std::isfinite(val_step) ? val_step : last_common;
   add("tokens per second", Unit::per_second, false, [](const Run& run) { return run.median_tokens_per_s; });
   add("time per step", Unit::milliseconds, false, [](const Run& run) { return run.median_ms; });
-  add("training time", Unit::seconds, false, [&](const Run& run) { return seconds_at(run, last_common); });
+  add("training time", Unit::seconds, false, [&](const Run& run) { return seconds_at(run, last_common); }, last_common);
   add("memory", Unit::bytes, true, field(&RunInfo::memory_bytes));
   add("parameters", Unit::count, true, field(&RunInfo::parameters));
   add("FLOPs per token", Unit::flops, true, field(&RunInfo::flops_per_token));
   add("tokens", Unit::count, true, [](const Run& run) { return run.last_tokens; });
   add("steps", Unit::whole, true, [](const Run& run) { return run.last_step; });
-  add("skipped steps", Unit::whole, false, [](const Run& run) { return static_cast<double>(run.skipped); });
+  add("skipped steps", Unit::whole, true, [](const Run& run) { return static_cast<double>(run.skipped); });
   if (c.rows.empty()) add("steps read", Unit::whole, true, [](const Run& run) { return static_cast<double>(run.steps); });
 }
 
@@ -128,7 +128,7 @@ void add_notes(Comparison& c, const std::vector<Run>& runs) {
   note("Still running when this page was made", [](const Run& r) { return r.state == RunState::running; });
   note("Stopped before the planned end", [](const Run& r) { return r.state == RunState::stopped; });
   if (values([](const Run& r) { return fmt::format("{}", r.last_step); }) > 1) {
-    c.notes.push_back(fmt::format("The runs have different lengths; they are compared at step {}, which all of them have.", format_value(c.compared_step, Unit::whole)));
+    c.notes.push_back("The runs have different lengths; what changes with training is compared at the step named in the table.");
   }
   note("Steps whose loss is not a finite number", [](const Run& r) { return r.non_finite > 0; });
   note("Lines that could not be read were passed over", [](const Run& r) { return r.broken_lines > 0; });
@@ -198,23 +198,29 @@ std::vector<std::string> verdicts(const Comparison& c) {
 }
 
 CellTable final_table(const Comparison& c) {
+  const bool many = c.groups.size() > 4;
   CellTable table(1);
   table[0].push_back({"", "", false});
-  for (const Group& group : c.groups) table[0].push_back({group.name, fmt::format("{} {}", group.runs.size(), group.runs.size() == 1 ? "run" : "runs"), false});
-  for (std::size_t g = 1; g < c.groups.size(); ++g) table[0].push_back({fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name), "\u00B1 standard error", false});
+  for (const Group& group : c.groups) table[0].push_back({group.name, group.runs.size() == 1 && many ? "" : fmt::format("{} {}", group.runs.size(), group.runs.size() == 1 ? "run" : "runs"), false});
+  for (std::size_t g = 1; g < c.groups.size() && !many; ++g) table[0].push_back({fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name), "\u00B1 standard error", false});
   for (const Row& row : c.rows) {
     std::vector<Cell> line;
-    std::string small = &row == &c.rows[0] && std::isfinite(c.compared_step) ? "step " + format_value(c.compared_step, Unit::whole) : "";
-    line.push_back({row.label, small, false});
-    for (const MeanSpread& s : row.groups) {
+    line.push_back({row.label, std::isfinite(row.step) ? "step " + format_value(row.step, Unit::whole) : "", false});
+    for (std::size_t g = 0; g < c.groups.size(); ++g) {
+      const MeanSpread& s = row.groups[g];
       Cell cell{format_value(s.mean, row.unit), "", false};
       if (!row.exact && s.n > 1) cell.small = "sd " + format_value(s.deviation, row.unit);
+      if (many && g > 0 && !row.exact) {
+        const Cell d = difference_cell(row, g);
+        cell.small = d.text + (d.small.empty() ? "" : ", " + d.small);
+        cell.strong = d.strong;
+      }
       line.push_back(cell);
     }
-    for (std::size_t g = 1; g < c.groups.size(); ++g) line.push_back(difference_cell(row, g));
+    for (std::size_t g = 1; g < c.groups.size() && !many; ++g) line.push_back(difference_cell(row, g));
     table.push_back(std::move(line));
   }
-  return c.groups.size() <= 4 ? table : turned(table);
+  return many ? turned(table) : table;
 }
 
 CellTable turned(const CellTable& table) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <utility>
 
 namespace nsa {
 namespace {
@@ -55,22 +57,26 @@ void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, s
     chart.layers.push_back(std::move(band));
   }
   const double end = mean.x.empty() ? -INFINITY : mean.x.back();
+  std::vector<Layer> alone;
   for (const Run* run : group.runs) {
     if (!has_axis(*run, axis)) continue;
-    Layer alone = layer(Layer::Kind::thin, style, run->name);
+    Layer rest = layer(Layer::Kind::thin, style, run->name);
     for (std::size_t i = 0; i < run->buckets.size(); ++i) {
       const double x = x_of(run->buckets[i], axis);
       if (x < end || !std::isfinite(x)) continue;
-      alone.x.push_back(x);
-      alone.y.push_back((run->*member)[i]);
+      rest.x.push_back(x);
+      rest.y.push_back((run->*member)[i]);
     }
-    const bool at_the_end = alone.x.size() < 2;
-    if (run->state == RunState::running) (at_the_end ? line : alone).grows = true;
-    if (at_the_end) continue;
-    if (mean.x.empty() && line.end_label == group.name) alone.end_label = std::exchange(line.end_label, "");
-    chart.layers.push_back(std::move(alone));
+    const bool ends_with_mean = rest.x.size() < 2;
+    if (run->state == RunState::running) (ends_with_mean ? line : rest).grows = true;
+    if (!ends_with_mean) alone.push_back(std::move(rest));
   }
-  if (line.grows) line.end_label += " (running)";
+  // A mean of a step or two is no curve to put a name on when one seed goes far beyond it.
+  if (mean.x.size() < 3 && !alone.empty()) {
+    const auto longest = std::max_element(alone.begin(), alone.end(), [](const Layer& a, const Layer& b) { return a.x.back() < b.x.back(); });
+    longest->end_label = std::exchange(line.end_label, "");
+  }
+  std::move(alone.begin(), alone.end(), std::back_inserter(chart.layers));
   chart.layers.push_back(std::move(line));
 }
 
@@ -187,14 +193,14 @@ Chart loss_chart(const Comparison& c, XAxis axis) {
   }
   set_x_range(chart);
   // The first fall would squeeze everything that matters into the lowest tenth: the range is that of the curve after it.
-  const double from = chart.x.min + 0.05 * (chart.x.max - chart.x.min);
+  const double from = chart.x.min + 0.08 * (chart.x.max - chart.x.min);
   double low = 0, high = 0, raw_low = 0, raw_high = 0;
   if (!y_range(chart, false, from, low, high) && !y_range(chart, true, -INFINITY, low, high)) {
     chart.layers.clear();
     return chart;
   }
   if (y_range(chart, true, from, raw_low, raw_high)) {
-    const double reach = std::max({high - low, 0.02 * std::fabs(high), 1e-6});
+    const double reach = std::max({0.35 * (high - low), 0.02 * std::fabs(high), 1e-6});
     high = std::min(raw_high, high + reach);
     low = std::max(raw_low, low - reach);
   }
@@ -221,6 +227,7 @@ Chart difference_chart(const Comparison& c) {
     band.high = d.high;
     line.y = d.y;
     line.end_label = fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name);
+    line.solid = c.groups.size() == 2;
     end = std::max(end, d.x.back());
     if (std::isfinite(d.low[0])) chart.layers.push_back(std::move(band));
     chart.layers.push_back(std::move(line));

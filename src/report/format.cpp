@@ -60,7 +60,11 @@ std::string format_value(double value, Unit unit, int decimals) {
     case Unit::milliseconds: return sign + (size < 10000 ? three_digits(size >= 100 ? std::round(size) : size) + " ms" : human_duration(size / 1000));
     case Unit::seconds: return sign + human_duration(size);
     case Unit::bytes: return sign + human_bytes(size);
-    case Unit::flops: return sign + human_count(size) + "FLOP";
+    case Unit::flops: {
+      std::string text = human_count(size);  // "9.80M"
+      const std::size_t digits = std::min(text.size(), text.find_last_of("0123456789") + 1);
+      return sign + text.insert(digits, " ") + "FLOP";
+    }
   }
   return {};
 }
@@ -82,14 +86,14 @@ std::vector<Tick> nice_ticks(double min, double max, int wanted, Unit unit) {
     const double second = max < 120 * 60 ? 60 : max < 48 * 3600 ? 3600 : 86400;
     const std::string suffix = second == 60 ? " min" : second == 3600 ? " h" : " d";
     for (const double step : {10., 15., 30., 60., 120., 300., 600., 900., 1200., 1800., 3600., 7200., 10800., 21600., 43200.}) {
-      if (step >= rough && (step >= second || step / second == 0.5 || step / second == 0.25)) return ticks_every(min, max, step, second, suffix);
+      if (step >= rough * 0.8 && (step >= second || step / second == 0.5 || step / second == 0.25)) return ticks_every(min, max, step, second, suffix);
     }
     return ticks_every(min, max, 86400 * std::ceil(rough / 86400), 86400, " d");
   }
   const double power = std::pow(10, std::floor(std::log10(rough)));
   double step = 10 * power;
   for (const double m : {1., 2., 5.}) {
-    if (m * power >= rough * 0.999) {
+    if (m * power >= rough * 0.8) {
       step = m * power;
       break;
     }

@@ -64,7 +64,9 @@ std::string header(const std::vector<Run>& runs, const Comparison& c, const Page
   std::string out = fmt::format("<h1>{}</h1>\n<p class=\"soft\">{} {}, {} {}{}</p>\n", escape_html(title), c.groups.size(), c.groups.size() == 1 ? "configuration" : "configurations", runs.size(),
                                 runs.size() == 1 ? "run" : "runs", info.date.empty() ? "" : ", page made " + escape_html(info.date));
   const std::vector<std::string> sentences = verdicts(c);
-  for (std::size_t i = 0; i < std::min<std::size_t>(sentences.size(), 6); ++i) out += fmt::format("<p class=\"verdict\">{}</p>\n", escape_html(sentences[i]));
+  const std::size_t shown = std::min<std::size_t>(sentences.size(), 4);
+  for (std::size_t i = 0; i < shown; ++i) out += fmt::format("<p class=\"verdict\">{}</p>\n", escape_html(sentences[i]));
+  if (shown < sentences.size()) out += fmt::format("<p class=\"soft\">{} more differences are in the table.</p>\n", sentences.size() - shown);
   for (const std::string& note : c.notes) out += fmt::format("<p class=\"soft note\">{}</p>\n", escape_html(note));
   return out;
 }
@@ -129,6 +131,7 @@ std::string loss_caption(const std::vector<Run>& runs, const Comparison& c) {
   std::string text = fmt::format("Faint: loss of each batch. Strong: bias-corrected exponential moving average with a half-life of {} steps", format_value(c.half_life, Unit::plain));
   text += seeds ? ", mean over the seeds; band: range over the seeds." : ".";
   if (vals) text += seeds ? " Points: validation loss, mean and range over the seeds." : " Points: validation loss.";
+  if (std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.state == RunState::running; })) text += " Open circle: the run is still going.";
   return text + " An arrow head at the upper edge marks a batch beyond it.";
 }
 

@@ -155,7 +155,7 @@ std::vector<Bucket> thin(const std::vector<StepRecord>& steps, std::size_t limit
 double default_half_life(const std::vector<Run>& runs) {
   double longest = 0;
   for (const Run& run : runs) longest = std::max(longest, run.last_step);
-  return std::max(0.5, std::round(longest / 100));
+  return std::max(0.5, std::round(longest / 200));
 }
 
 void smooth_runs(std::vector<Run>& runs, double half_life) {

@@ -152,7 +152,8 @@ std::string draw_marks(const Frame& f, const Layer& layer) {
   return out + fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"#fff\" stroke-width=\"1.4\"/>", dress(layer, "marks", false), escape_html(layer.name), shapes);
 }
 
-std::string draw_layer(const Frame& f, const Layer& layer, int points) {
+/// `faint`: opacity of raw lines; `halo`: a rim in the colour of the paper lifts the curve above the raw lines.
+std::string draw_layer(const Frame& f, const Layer& layer, int points, double faint, bool halo) {
   switch (layer.kind) {
     case Layer::Kind::band: return fmt::format("<path {} d=\"{}\" fill-opacity=\".18\"/>", dress(layer, "band", true), band_path(f, layer));
     case Layer::Kind::marks: return draw_marks(f, layer);
@@ -170,10 +171,13 @@ std::string draw_layer(const Frame& f, const Layer& layer, int points) {
   }
   const bool raw = layer.kind == Layer::Kind::raw, thin = layer.kind == Layer::Kind::thin;
   const char* const klass = raw ? "raw" : thin ? "thin" : "line";
-  const std::string dash = raw ? "" : palette_dash(layer.style);
-  std::string out = fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"none\" stroke-width=\"{}\" stroke-linejoin=\"round\" stroke-linecap=\"{}\"{}{}/>", dress(layer, klass, false),
-                                escape_html(layer.name), path_of(to_pixels(f, layer.x, layer.y, points)), raw ? "0.8" : thin ? "1" : "2", dash.empty() ? "round" : "butt",
-                                dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash), raw ? " stroke-opacity=\".3\"" : "");
+  const std::string dash = raw || layer.solid ? "" : palette_dash(layer.style);
+  const std::string d = path_of(to_pixels(f, layer.x, layer.y, points));
+  std::string out;
+  if (halo && !raw && !thin) out = fmt::format("<path class=\"halo\" data-g=\"{}\" d=\"{}\" fill=\"none\" stroke=\"#fff\" stroke-width=\"4.5\" stroke-opacity=\".75\"/>", layer.style, d);
+  out += fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"none\" stroke-width=\"{}\" stroke-linejoin=\"round\" stroke-linecap=\"{}\"{}{}/>", dress(layer, klass, false),
+                     escape_html(layer.name), d, raw ? "0.8" : thin ? "1" : "2", dash.empty() ? "round" : "butt",
+                     dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash), raw ? fmt::format(" stroke-opacity=\"{:.2f}\"", faint) : "");
   if (layer.grows && !layer.x.empty() && f.drawable(layer.x.back(), layer.y.back())) {
     out += fmt::format("<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still running</title></circle>", dress(layer, "grows", false),
                        f.px(layer.x.back()), f.py(layer.y.back()));
@@ -226,7 +230,9 @@ bool end_of(const Frame& f, const Layer& layer, Pixel& end) {
 std::string draw_labels(const Frame& f, int label_chars) {
   std::vector<EndLabel> labels;
   for (const Layer& layer : f.chart.layers) {
-    EndLabel label{&layer, shorten(layer.end_label, label_chars), {}, 0};
+    std::string text = layer.end_label + (layer.grows ? " (running)" : "");
+    if (text_length(text) > label_chars) text = shorten(layer.end_label, label_chars - (layer.grows ? 2 : 0)) + (layer.grows ? " \u2192" : "");
+    EndLabel label{&layer, text, {}, 0};
     if (!layer.end_label.empty() && end_of(f, layer, label.end)) labels.push_back(label);
   }
   // More names than fit: an even choice of them, always the first and the last.
@@ -240,8 +246,9 @@ std::string draw_labels(const Frame& f, int label_chars) {
   std::string out;
   const double right = f.left + f.width;
   for (const EndLabel& label : labels) {
-    out += fmt::format("<path {} d=\"M{:.1f} {:.1f}H{:.1f}L{:.1f} {:.1f}\" fill=\"none\" stroke-width=\"1\"/>", dress(*label.layer, "lead", false), label.end.x + 2, label.end.y,
-                       std::max(right, label.end.x) + 2, right + 10, label.y);
+    // Dotted where it crosses the plot, so that nobody takes it for data.
+    out += fmt::format("<path {} d=\"M{:.1f} {:.1f}H{:.1f}L{:.1f} {:.1f}\" fill=\"none\" stroke-width=\"1\"{}/>", dress(*label.layer, "lead", false), std::min(label.end.x + 6, right + 3), label.end.y,
+                       std::max(right, label.end.x) + 3, right + 10, label.y, label.end.x < right - 12 ? " stroke-dasharray=\"1 5\"" : "");
     const bool shortened = label.text != label.layer->end_label;
     out += fmt::format("<text class=\"name\" data-g=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\">{}{}</text>", label.layer->style, right + 13, label.y + 4, escape_html(label.text),
                        shortened ? "<title>" + escape_html(label.layer->end_label) + "</title>" : "");
@@ -292,7 +299,7 @@ std::string chart_style() {
       "svg text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;fill:#222}svg .tick,svg .unit{fill:#555}"
       "svg .title{font-weight:600;font-size:14px}svg .zero{stroke-width:1.2}";
   css += "@media screen and (prefers-color-scheme:dark){svg text{fill:#e6e6e6}svg .tick,svg .unit{fill:#a8a8a8}svg .grid{stroke:#333}svg .axis{stroke:#888}svg .zero{stroke:#aaa}"
-         "svg .marks,svg .grows{fill:#16181c}svg .layer{filter:brightness(1.35)}svg .paper{fill:#16181c}";
+         "svg .marks,svg .grows{fill:#16181c}svg .halo{stroke:#16181c}svg .layer{filter:brightness(1.35)}svg .paper{fill:#16181c}";
   for (int i = 0; i < kStyles; ++i) css += fmt::format("svg .k{0}{{stroke:{1}}}svg .f{0}{{fill:{1}}}", i, kDarkColours[static_cast<std::size_t>(i)]);
   return css + "}";
 }
@@ -301,7 +308,9 @@ std::string draw_chart(const Chart& chart, Size size, int points) {
   const std::vector<Tick> ys = chart.y.log ? log_ticks(chart.y.min, chart.y.max, size.height / 50) : nice_ticks(chart.y.min, chart.y.max, size.height / 50, chart.y.unit);
   int tick_chars = 1, name_chars = 0;
   for (const Tick& tick : ys) tick_chars = std::max(tick_chars, text_length(tick.text));
-  for (const Layer& layer : chart.layers) name_chars = std::max(name_chars, text_length(layer.end_label));
+  for (const Layer& layer : chart.layers) {
+    if (!layer.end_label.empty()) name_chars = std::max(name_chars, text_length(layer.end_label) + (layer.grows ? 10 : 0));
+  }
   const int label_chars = std::min(name_chars, static_cast<int>(size.width * 0.27 / kCharWidth));
   const double left = kCharWidth * tick_chars + 8, right = name_chars ? 15 + kCharWidth * label_chars : 14;
   const Frame f{chart, left, 26, size.width - left - right, size.height - 26.0 - 40};
@@ -314,9 +323,13 @@ std::string draw_chart(const Chart& chart, Size size, int points) {
   const std::string clip = fmt::format("{}-{}", chart.id, size.width);
   out += fmt::format("<clipPath id=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/></clipPath><g clip-path=\"url(#{})\">", clip, f.left - 5, f.top - 1,
                      f.width + 10, f.height + 6, clip);
+  const auto count = [&](Layer::Kind kind) { return std::count_if(chart.layers.begin(), chart.layers.end(), [&](const Layer& l) { return l.kind == kind; }); };
+  const auto raws = count(Layer::Kind::raw);
+  const double faint = std::clamp(0.5 / std::sqrt(static_cast<double>(std::max<std::ptrdiff_t>(1, raws))), 0.08, 0.35);
+  const bool halo = raws > 0 && count(Layer::Kind::line) <= 6;
   for (const Layer::Kind kind : {Layer::Kind::band, Layer::Kind::raw, Layer::Kind::thin, Layer::Kind::rug, Layer::Kind::line, Layer::Kind::marks, Layer::Kind::off_scale}) {
     for (const Layer& layer : chart.layers) {
-      if (layer.kind == kind) out += draw_layer(f, layer, points);
+      if (layer.kind == kind) out += draw_layer(f, layer, points, faint, halo);
     }
   }
   return out + "</g>" + draw_labels(f, label_chars) + "</g>";

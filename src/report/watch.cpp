@@ -80,7 +80,7 @@ std::string watch_text(const RawRun& run, const std::string& name, double age, i
     at.push_back(bucket.step);
     loss.push_back(bucket.loss);
   }
-  TextCurve smooth{"loss, smoothed", at, ema(at, loss, std::max(0.5, std::round(run.steps.back().step / 100)))}, val{"validation", {}, {}};
+  TextCurve smooth{"loss, smoothed", at, ema(at, loss, std::max(0.5, std::round(run.steps.back().step / 200)))}, val{"validation", {}, {}};
   for (const ValRecord& v : run.vals) {
     val.x.push_back(v.step);
     val.y.push_back(v.loss);
