@@ -16,7 +16,9 @@ namespace nsa::test {
 inline NsaShape small_nsa() { return {.l = 8, .d = 4, .l_sel = 16, .n = 4, .init = 1, .local = 2, .w = 24}; }
 
 inline std::string describe(const ref::NsaSizes& z) {
-  return fmt::format("B {} T {} H {} Hkv {} Dk {} Dv {}, l {} d {} l' {} n {} init {} local {}", z.B, z.T, z.H, z.Hkv, z.Dk, z.Dv, z.nsa.l, z.nsa.d, z.nsa.l_sel, z.nsa.n, z.nsa.init, z.nsa.local);
+  const NsaShape& s = z.nsa;
+  return fmt::format("B {} T {} H {} Hkv {} Dk {} Dv {}, l {} d {} l' {} n {} init {} local {}", z.B, z.T, z.H, z.Hkv, z.Dk, z.Dv, s.l, s.d, s.l_sel, s.n,
+                     s.init, s.local);
 }
 
 /// T x group sizes x head dims every branch must get right; `with(sizes)` runs one.

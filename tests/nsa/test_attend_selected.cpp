@@ -16,7 +16,8 @@ Tensor random_selected(Device& dev, const ref::NsaSizes& z, const std::string& n
     for (std::int64_t j = 0; j < c; ++j) all.push_back(static_cast<std::int32_t>(j));
     chosen.push_back(static_cast<std::int32_t>(c));
     while (!all.empty() && static_cast<std::int64_t>(chosen.size()) < z.nsa.n) {
-      const std::size_t i = chosen.size() == 1 && z.nsa.init > 0 ? 0 : static_cast<std::size_t>(rng.uniform(draw++) * static_cast<double>(all.size()));  // block 0 in every list
+      const bool first = chosen.size() == 1 && z.nsa.init > 0;  // block 0 is in every list
+      const std::size_t i = first ? 0 : static_cast<std::size_t>(rng.uniform(draw++) * static_cast<double>(all.size()));
       chosen.push_back(all[i]);
       all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
     }

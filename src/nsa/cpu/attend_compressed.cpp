@@ -1,7 +1,8 @@
 // Compression branch, forward and backward. Query t sees the compressed keys i < nsa.visible(t): a triangle that is d times narrower than the causal one.
 // Who does what: forward, one tile of queries x G heads per piece of work, over the key blocks it sees; backward, tiles i, i + pieces, i + 2 pieces, ... per
 //   piece, all five products of a (tile, block) pair at once, dkc and dvc into the piece's own copy; the copies are added in index order at the end.
-// Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * Tc * T/2 * D multiply-adds; packed keys twice k's size, copies of dkc, dvc at most B*T*Hkv*(Dk+Dv).
+// Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * Tc * T/2 * D multiply-adds; packed keys 2 / 3 times kc's size, the copies of dkc, dvc together
+//   about k's and v's size at d = 16.
 // Assumes H a multiple of Hkv; any other size works, padded to whole vectors in scratch. Tc may be 0.
 // Determinism: pieces and the order of their sums depend on the shapes alone.
 #undef HWY_TARGET_INCLUDE
@@ -25,8 +26,8 @@ HWY_INLINE void count_visible(const NsaShape& nsa, std::int64_t j, std::int64_t 
   for (std::int64_t i = 0; i < nq; ++i) keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(nsa.visible(t0 + i) - j * kBlock, 0, kBlock));
 }
 
-HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, float* o, float* lse, const float* q,
-                               const NsaShape& nsa) {
+HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, float* o, float* lse,
+                               const float* q, const NsaShape& nsa) {
   const std::int64_t nq = std::min(z.queries, z.T - t0), rows = nq * z.G;
   std::int32_t keys[BranchDims::kTileRows];
   for (std::int64_t i = 0; i < nq; ++i) load_query(z, tile, i * z.G, q, z.row(bh, t0 + i));
@@ -67,8 +68,8 @@ struct Gradients {
 };
 
 /// dk (blocks * kBlock, ldk), dv (blocks * kBlock, ldv): the piece's own sums
-HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, const Gradients& x, float* dk, float* dv,
-                                const NsaShape& nsa) {
+HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, const Gradients& x,
+                                float* dk, float* dv, const NsaShape& nsa) {
   const std::int64_t nq = std::min(z.queries, z.T - t0);
   std::int32_t keys[BranchDims::kTileRows];
   for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t0 + i));

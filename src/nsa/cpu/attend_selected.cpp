@@ -1,9 +1,9 @@
 // Selected branch, forward and backward: query t attends to the tokens s <= t of the n blocks it chose.
-// Who does what: key-outer inside a segment of queries. For every block the queries of the segment that chose it are gathered into tiles of queries x G heads, so
-//   tiles are full whatever G is and however little neighbours agree, and a key block is loaded once per segment. Forward: one segment per piece of work, o, m, l
-//   of its queries go through memory between blocks. Backward: all five products of a (tile, block) pair at once; a piece is a (segment s, segment of blocks c)
-//   pair, c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys: they run in parallel, one such set
-//   after the other. So neither dq nor dk, dv needs atomics, copies or a second pass.
+// Who does what: key-outer inside a segment of queries. For every block the queries of the segment that chose it are gathered into tiles of queries x G heads,
+//   so tiles are full whatever G is and however little neighbours agree, and a key block is loaded once per segment. Forward: one segment per piece of work;
+//   o, m and l of its queries go through memory between blocks. Backward: all five products of a (tile, block) pair at once; a piece is a pair (segment s of
+//   queries, segment c of blocks), c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys: they run in parallel,
+//   one such set after the other. So neither dq nor dk, dv needs atomics, copies or a second pass.
 // Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * T * n l' * D multiply-adds; (query, block) pairs move 3 (forward) / 4 (backward) rows of G * D
 //   floats, against 2 l' / 5 l' multiply-adds for each. Packed keys 2 (forward) / 3 + 2 (backward) times k's size, inverse index T n ints.
 // Assumes H a multiple of Hkv, no block twice in a query's list; any other size works.
@@ -35,8 +35,8 @@ HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, const std::in
 }
 
 /// nq queries t against block j
-HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
-                               const ForwardState& x) {
+HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq,
+                               const PackedKeys& packed, const ForwardState& x) {
   std::int32_t keys[BranchDims::kTileRows];
   count_visible(z, j, t, nq, keys);
   for (std::int64_t i = 0; i < nq; ++i) {
@@ -55,8 +55,8 @@ HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std
   }
 }
 
-HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, const InverseIndex& index, const PackedKeys& packed,
-                                  const ForwardState& x) {
+HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, const InverseIndex& index,
+                                  const PackedKeys& packed, const ForwardState& x) {
   const std::int64_t t0 = index.segments.begin(s), t1 = index.segments.end(s, z.T);
   for (std::int64_t t = t0; t < t1; ++t) {
     const std::int64_t row = z.row(bh, t);
@@ -69,7 +69,8 @@ HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, 
     for (std::int64_t i = 0; i < size; i += z.queries) forward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
   }
   for (std::int64_t t = t0; t < t1; ++t)
-    for (std::int64_t row = z.row(bh, t), g = 0; g < z.G; ++g) finish_row(x.o + (row + g) * z.Dv, x.m + row + g, x.o + (row + g) * z.Dv, z.Dv, x.m[row + g], x.l[row + g]);
+    for (std::int64_t row = z.row(bh, t), end = row + z.G; row < end; ++row)
+      finish_row(x.o + row * z.Dv, x.m + row, x.o + row * z.Dv, z.Dv, x.m[row], x.l[row]);
 }
 
 }  // namespace
@@ -99,8 +100,8 @@ struct BackwardState {
   float* sums;  ///< per (group, block): dk (block,ldk), dv (block,ldv)
 };
 
-HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
-                                const BackwardState& x) {
+HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq,
+                                const PackedKeys& packed, const BackwardState& x) {
   std::int32_t keys[BranchDims::kTileRows];
   count_visible(z, j, t, nq, keys);
   for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t[i]));
@@ -110,8 +111,8 @@ HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, st
 }
 
 /// Queries of segment s against the blocks of segment c
-HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, std::int64_t c, const InverseIndex& index, const PackedKeys& packed,
-                                 const BackwardState& x) {
+HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, std::int64_t c,
+                                 const InverseIndex& index, const PackedKeys& packed, const BackwardState& x) {
   const std::int64_t j1 = std::min(z.blocks, (c + 1) * index.segments.blocks);
   for (std::int64_t j = c * index.segments.blocks; j < j1; ++j) {
     const auto [t, size] = index.list(bh, s, j);
@@ -121,7 +122,8 @@ HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, s
 
 }  // namespace
 
-void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa, Write dq_mode) {
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa,
+                              Write dq_mode) {
   const BranchDims z(q, k, v.dim(3), nsa.l_sel);
   ArenaScope scope(dev.work);
   const PackedKeys packed(dev, z, {.kt = true, .k = true, .vt = true});
@@ -133,7 +135,10 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
   pack_keys(dev, z, packed, k.f32(), v.f32());
   parallel_for(dev.threads, z.groups() * segments, [&](std::int64_t i, int) HWY_ATTR { index.build_segment(i / segments, i % segments, selected.i32()); });
   parallel_for(dev.threads, sums.dim(0), [&](std::int64_t i, int) HWY_ATTR { std::fill_n(sums.f32() + i * sums.dim(1), sums.dim(1), 0.0f); });
-  if (dq_mode == Write::overwrite) parallel_for(dev.threads, z.B * z.T, [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.f32() + i * z.H * z.Dk, z.H * z.Dk, 0.0f); });
+  if (dq_mode == Write::overwrite) {
+    const std::int64_t size = z.H * z.Dk;
+    parallel_ranges(dev.threads, z.B * z.T, 64, [&](std::int64_t t0, std::int64_t t1, int) HWY_ATTR { std::fill(dq.f32() + t0 * size, dq.f32() + t1 * size, 0.0f); });
+  }
   const BackwardState x{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32(), sums.f32()};
   for (std::int64_t set = 0; set < odd; ++set) {
     const std::int64_t diagonal = set * (odd + 1) / 2 % odd;  // s = c: the heaviest piece of the set, taken first
@@ -163,7 +168,8 @@ void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In
   HWY_DYNAMIC_DISPATCH(attend_selected_forward)(dev, o, lse, q, k, v, selected, nsa);
 }
 
-void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa, Write dq_mode) {
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa,
+                              Write dq_mode) {
   HWY_DYNAMIC_DISPATCH(attend_selected_backward)(dev, dq, dk, dv, d_o, delta, lse, q, k, v, selected, nsa, dq_mode);
 }
 

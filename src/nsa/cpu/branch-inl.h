@@ -93,8 +93,8 @@ HWY_INLINE TileVec load_visible(const float* s, std::int64_t c, std::int64_t key
   return hn::IfThenElse(hn::Lt(hn::Iota(d, 0.0f), hn::Set(d, static_cast<float>(keys - c))), x, hn::Set(d, -kInfinity));
 }
 
-/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the maximum once it is kSlack above m: p then stays below 2^8, which float holds as
-/// exactly as 1, and o is hardly ever rescaled.
+/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the maximum once it is kSlack above m: p then stays below 2^8, which float holds
+/// as exactly as 1, and o is hardly ever rescaled.
 constexpr float kSlack = 8.0f;
 HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int64_t keys, float* HWY_RESTRICT o, std::int64_t Dvp, float* m, float* l) {
   const TileTag d;
@@ -123,7 +123,8 @@ HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int6
 }
 
 /// nq queries of a tile against one packed block; keys[i]: how many of its keys query i sees.
-HWY_INLINE void forward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed, const float* block) {
+HWY_INLINE void forward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed,
+                              const float* block) {
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
   if (top == 0) return;
   tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
@@ -157,8 +158,8 @@ HWY_INLINE void softmax_backward_row(float* HWY_RESTRICT s, float* HWY_RESTRICT 
 }
 
 /// Adds to tile.dq (in units of sqrt(Dk)), dk (block,ldk; in units of 1/ln 2) and dv (block,ldv).
-HWY_INLINE void backward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed, const float* block, float* dk,
-                               float* dv) {
+HWY_INLINE void backward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed,
+                               const float* block, float* dk, float* dv) {
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
   if (top == 0) return;
   tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
@@ -175,8 +176,8 @@ HWY_INLINE void load_query(const BranchDims& z, const TileScratch& tile, std::in
   const float scale = query_scale(z);
   for (std::int64_t g = 0; g < z.G; ++g) copy_scaled<false>(tile.q + (r + g) * z.ldk, q + (row + g) * z.Dk, z.Dk, z.Dkp, scale);
 }
-HWY_INLINE void load_query_backward(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q, const float* d_o, const float* lse, const float* delta,
-                                    std::int64_t row) {
+HWY_INLINE void load_query_backward(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q, const float* d_o, const float* lse,
+                                    const float* delta, std::int64_t row) {
   load_query(z, tile, r, q, row);
   for (std::int64_t g = 0; g < z.G; ++g) {
     copy_scaled<false>(tile.d_o + (r + g) * z.ldv, d_o + (row + g) * z.Dv, z.Dv, z.Dvp, 1.0f);

@@ -26,8 +26,9 @@ struct BranchDims {
 
   /// q (B,T,H,Dk), k (B,S,Hkv,Dk); Dv 0 when there are no values
   BranchDims(In q, In k, std::int64_t Dv_, std::int64_t block_)
-      : B(q.dim(0)), T(q.dim(1)), H(q.dim(2)), Hkv(k.dim(2)), G(H / Hkv), Dk(q.dim(3)), Dv(Dv_), Dkp(padded(Dk)), Dvp(padded(Dv)), ldk(Dkp | kPad), ldv(Dvp | kPad), S(k.dim(1)),
-        block(block_), lds(padded(block) | kPad), blocks((S + block - 1) / block), queries(std::max<std::int64_t>(1, kTileRows / G)), rows(queries * G) {}
+      : B(q.dim(0)), T(q.dim(1)), H(q.dim(2)), Hkv(k.dim(2)), G(H / Hkv), Dk(q.dim(3)), Dv(Dv_), Dkp(padded(Dk)), Dvp(padded(Dv)),
+        ldk(Dkp | kPad), ldv(Dvp | kPad), S(k.dim(1)), block(block_), lds(padded(block) | kPad),
+        blocks((S + block - 1) / block), queries(std::max<std::int64_t>(1, kTileRows / G)), rows(queries * G) {}
 
   static std::int64_t padded(std::int64_t n) { return (n + kPad - 1) / kPad * kPad; }
   std::int64_t groups() const { return B * Hkv; }

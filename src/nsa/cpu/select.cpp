@@ -1,6 +1,6 @@
 // Block scores (Eq. 8-10) and selection (Eq. 11).
-// Who does what: one tile of queries x G heads per piece of work. The tile's probabilities are recomputed from lse block by block and summed over the G heads into
-//   a (queries, Tc) buffer; the shares of a select block are added from it; a tournament picks the n best.
+// Who does what: one tile of queries x G heads per piece of work. The tile's probabilities are recomputed from lse block by block and summed over the G heads
+//   into a (queries, Tc) buffer; the shares of a select block are added from it; a tournament picks the n best.
 // Bytes and FLOPs: 1 product of H * Tc * T/2 * Dk multiply-adds; scratch of a thread: a tile's queries x Tc. Nothing for queries that get every block.
 // Assumes d | l, d | l', l <= l', H a multiple of Hkv; Tc may be 0.
 // Determinism: heads are added in order and every candidate's terms in the same order, so equal keys give equal scores, and the lower index wins.
@@ -45,7 +45,8 @@ struct ScoreScratch {
 };
 
 /// p (width) = sum over G rows of 2^(s - lse2), 0 from column `keys` on
-HWY_INLINE void sum_heads(float* HWY_RESTRICT p, const float* HWY_RESTRICT s, std::int64_t lds, const float* lse2, std::int64_t G, std::int64_t width, std::int64_t keys) {
+HWY_INLINE void sum_heads(float* HWY_RESTRICT p, const float* HWY_RESTRICT s, std::int64_t lds, const float* lse2, std::int64_t G, std::int64_t width,
+                          std::int64_t keys) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::int64_t c = 0;
@@ -57,8 +58,8 @@ HWY_INLINE void sum_heads(float* HWY_RESTRICT p, const float* HWY_RESTRICT s, st
   for (; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, p + c);
 }
 
-/// score[j] = sum over m < ratio, r < reach of p[ratio j + m - r] for the free blocks first <= j < last, kTaken for others up to a whole group. First the sum over
-/// r, in place, then over m.
+/// score[j] = sum over m < ratio, r < reach of p[ratio j + m - r] for the free blocks first <= j < last, kTaken for others up to a whole group. First the sum
+/// over r, in place, then over m.
 constexpr float kTaken = -1.0f;  // below every score
 HWY_INLINE void score_blocks(float* HWY_RESTRICT score, float* HWY_RESTRICT p, std::int64_t first, std::int64_t last, std::int64_t ratio, std::int64_t reach) {
   const TileTag d;
@@ -79,8 +80,9 @@ HWY_INLINE void score_blocks(float* HWY_RESTRICT score, float* HWY_RESTRICT p, s
 
 HWY_INLINE float group_best(const float* group) {
   const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   TileVec best = hn::LoadU(d, group);
-  for (std::int64_t i = static_cast<std::int64_t>(hn::Lanes(d)); i < kTileN; i += static_cast<std::int64_t>(hn::Lanes(d))) best = hn::Max(best, hn::LoadU(d, group + i));
+  for (std::int64_t i = lanes; i < kTileN; i += lanes) best = hn::Max(best, hn::LoadU(d, group + i));
   return hn::GetLane(hn::MaxOfLanes(d, best));
 }
 /// The first number that equals x; there is one.
@@ -126,9 +128,10 @@ HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& nsa, cons
   std::fill(selected + n, selected + nsa.n, -1);
 }
 
-HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const ScoreScratch& x, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, std::int32_t* selected,
-                              const float* q, const float* lse, const NsaShape& nsa) {
-  const std::int64_t nq = std::min(y.queries, z.T - t0), ratio = nsa.l_sel / nsa.d, used = round_up((Candidates(nsa, t0 + nq - 1).current + 1) * ratio, kTileN);
+HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const ScoreScratch& x, std::int64_t bh, std::int64_t t0, const PackedKeys& packed,
+                              std::int32_t* selected, const float* q, const float* lse, const NsaShape& nsa) {
+  const std::int64_t nq = std::min(y.queries, z.T - t0), ratio = nsa.l_sel / nsa.d, visible = nsa.visible(t0 + nq - 1);
+  const std::int64_t used = round_up((Candidates(nsa, t0 + nq - 1).current + 1) * ratio, kTileN);
   const float scale = query_scale(z);
   for (std::int64_t r = 0; r < nq * z.G; ++r) {
     const std::int64_t row = z.row(bh, t0 + r / z.G) + r % z.G;
@@ -136,11 +139,13 @@ HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const Sco
     x.lse2[r] = lse[row] * kLog2e;
   }
   std::int64_t written = 0;
-  for (; written < nsa.visible(t0 + nq - 1); written += kBlock) {
-    const std::int64_t width = round_up(std::min(kBlock, nsa.visible(t0 + nq - 1) - written), kTileN);
+  for (; written < visible; written += kBlock) {
+    const std::int64_t width = round_up(std::min(kBlock, visible - written), kTileN);
     tile_gemm<false>(nq * z.G, width, z.Dk, x.q, z.ldk, 1, packed.at(z, bh, written / kBlock), z.lds, x.s, z.lds);
-    for (std::int64_t i = 0; i < nq; ++i)
-      sum_heads(x.p + i * y.columns + y.lead + written, x.s + i * z.G * z.lds, z.lds, x.lse2 + i * z.G, z.G, kBlock, std::clamp<std::int64_t>(nsa.visible(t0 + i) - written, 0, kBlock));
+    for (std::int64_t i = 0; i < nq; ++i) {
+      const std::int64_t keys = std::clamp<std::int64_t>(nsa.visible(t0 + i) - written, 0, kBlock);
+      sum_heads(x.p + i * y.columns + y.lead + written, x.s + i * z.G * z.lds, z.lds, x.lse2 + i * z.G, z.G, kBlock, keys);
+    }
   }
   for (std::int64_t i = 0; i < nq; ++i) {
     const std::int64_t t = t0 + i;
