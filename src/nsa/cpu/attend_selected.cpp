@@ -2,8 +2,8 @@
 // Who does what: key-outer inside a segment of queries. For every block the queries of the segment that chose it are gathered into tiles of queries x G heads,
 //   so tiles are full whatever G is and however little neighbours agree, and a key block is loaded once per segment. Forward: one segment per piece of work;
 //   o, m and l of its queries go through memory between blocks. Backward: all five products of a (tile, block) pair at once; a piece is a pair (segment s of
-//   queries, segment c of blocks), c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys: they run in parallel,
-//   one such set after the other. So neither dq nor dk, dv needs atomics, copies or a second pass.
+//   queries, segment c of blocks), c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys: they run in
+//   parallel, one such set after the other. So neither dq nor dk, dv needs atomics, copies or a second pass.
 // Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * T * n l' * D multiply-adds; (query, block) pairs move 3 (forward) / 4 (backward) rows of G * D
 //   floats, against 2 l' / 5 l' multiply-adds for each. Packed keys 2 (forward) / 3 + 2 (backward) times k's size, inverse index T n ints.
 // Assumes H a multiple of Hkv, no block twice in a query's list; any other size works.
@@ -137,7 +137,7 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
   parallel_for(dev.threads, sums.dim(0), [&](std::int64_t i, int) HWY_ATTR { std::fill_n(sums.f32() + i * sums.dim(1), sums.dim(1), 0.0f); });
   if (dq_mode == Write::overwrite) {
     const std::int64_t size = z.H * z.Dk;
-    parallel_ranges(dev.threads, z.B * z.T, 64, [&](std::int64_t t0, std::int64_t t1, int) HWY_ATTR { std::fill(dq.f32() + t0 * size, dq.f32() + t1 * size, 0.0f); });
+    parallel_for(dev.threads, z.B * z.T, [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.f32() + i * size, size, 0.0f); });
   }
   const BackwardState x{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32(), sums.f32()};
   for (std::int64_t set = 0; set < odd; ++set) {
