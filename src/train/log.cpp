@@ -5,7 +5,9 @@
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 #include "core/check.h"
@@ -46,13 +48,13 @@ Table parameter_table(const std::vector<ParameterRow>& parameters) {
 
 Table memory_table(const std::vector<MemoryRow>& memory) {
   std::int64_t total = 0;
-  Table table{"memory", {"", "for", "bytes", ""}, {}};
-  const auto row = [&](const std::string& arena, const std::string& purpose, std::int64_t bytes) {
-    table.rows.push_back({arena, purpose, grouped(bytes), human_bytes(static_cast<double>(bytes))});
-    total += bytes;
-  };
-  for (const MemoryRow& m : memory) row(m.arena, m.purpose, m.bytes);
-  row("total", "", total);
+  Table table{"memory", {"", "bytes", ""}, {}};
+  const auto row = [&](const std::string& what, std::int64_t bytes) { table.rows.push_back({what, grouped(bytes), human_bytes(static_cast<double>(bytes))}); };
+  for (const MemoryRow& m : memory) {
+    row(m.arena + ": " + m.purpose, m.bytes);
+    total += m.bytes;
+  }
+  row("total", total);
   return table;
 }
 
