@@ -63,6 +63,8 @@ class MetricsReader {
   /// delimiter 0: JSON lines; otherwise columns, with or without a line of names.
   explicit MetricsReader(char delimiter = 0) : delimiter_(delimiter) {}
   void feed(std::string_view bytes);
+  /// `bytes` is the beginning of a file of `total` bytes: makes room for as many steps as that looks like.
+  void expect(std::string_view bytes, double total);
   /// The end of the file: a last line without newline counts when it is complete; sorts records of foreign files. More may be fed afterwards.
   void finish();
   RawRun run;
@@ -87,6 +89,7 @@ class MetricsReader {
   std::string rest_;             // an unfinished line
   std::vector<Known> order_;     // keys in the order of the last line: files repeat them, so a lookup is one comparison
   std::vector<Column> header_;   // columns of a TSV/CSV
+  std::vector<std::string_view> cells_;  // of the line at hand
   bool foreign_ = false;
   std::int64_t line_number_ = 0;
 };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <limits>
 #include <string_view>
 #include <vector>
@@ -11,14 +12,27 @@ namespace nsa {
 
 /// The number in `text` (blanks around it allowed); NaN for anything else, null and the empty text included.
 inline double scan_number(std::string_view text) {
+  constexpr double kPowers[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
   while (!text.empty() && (text.front() == ' ' || text.front() == '"' || text.front() == '+')) text.remove_prefix(1);
+  const char* p = text.data();
+  const char* const end = p + text.size();
+  // Up to 15 digits without exponent: digits and power of ten are exact doubles, so one division rounds as it should.
+  const bool negative = p != end && *p == '-';
+  p += negative;
+  std::uint64_t digits = 0;
+  int count = 0, fraction = 0;
+  for (; p != end && *p >= '0' && *p <= '9' && count < 16; ++p, ++count) digits = digits * 10 + static_cast<std::uint64_t>(*p - '0');
+  if (count && p != end && *p == '.') {
+    for (++p; p != end && *p >= '0' && *p <= '9' && count < 16; ++p, ++count, ++fraction) digits = digits * 10 + static_cast<std::uint64_t>(*p - '0');
+  }
+  if (p == end && count > 0 && count <= 15) {
+    const double size = static_cast<double>(digits) / kPowers[fraction];
+    return negative ? -size : size;
+  }
   double value = std::numeric_limits<double>::quiet_NaN();
   if (text.empty()) return value;
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (result.ec != std::errc()) return std::numeric_limits<double>::quiet_NaN();
-  for (const char* p = result.ptr; p != text.data() + text.size(); ++p) {
-    if (*p != ' ' && *p != '"') return std::numeric_limits<double>::quiet_NaN();
-  }
+  const auto result = std::from_chars(text.data(), end, value);
+  if (result.ec != std::errc() || std::any_of(result.ptr, end, [](char c) { return c != ' ' && c != '"'; })) return std::numeric_limits<double>::quiet_NaN();
   return value;
 }
 
@@ -36,8 +50,8 @@ inline std::vector<double> scan_numbers(std::string_view list) {
 }
 
 /// The cells of a line of columns without blanks and quotes around them. ' ' splits at runs of blanks.
-inline std::vector<std::string_view> split_cells(std::string_view line, char delimiter) {
-  std::vector<std::string_view> cells;
+inline void split_cells(std::string_view line, char delimiter, std::vector<std::string_view>& cells) {
+  cells.clear();
   while (true) {
     if (delimiter == ' ') line.remove_prefix(std::min(line.size(), line.find_first_not_of(" \t")));
     const std::size_t end = delimiter == ' ' ? line.find_first_of(" \t") : line.find(delimiter);
@@ -45,7 +59,7 @@ inline std::vector<std::string_view> split_cells(std::string_view line, char del
     while (!cell.empty() && (cell.front() == ' ' || cell.front() == '"')) cell.remove_prefix(1);
     while (!cell.empty() && (cell.back() == ' ' || cell.back() == '"')) cell.remove_suffix(1);
     cells.push_back(cell);
-    if (end == std::string_view::npos) return cells;
+    if (end == std::string_view::npos) return;
     line.remove_prefix(end + 1);
   }
 }
@@ -85,16 +99,19 @@ bool scan_object(std::string_view line, F&& f) {
       p = content_end + 1;
     } else {
       int depth = 0;
-      for (; p < end; ++p) {
-        if (*p == '"') {
-          p = string_end(p + 1);
-          if (p == end) return false;
-        } else if (*p == '[' || *p == '{') {
-          ++depth;
-        } else if (*p == ']' || *p == '}') {
-          if (depth-- == 0) break;
-        } else if (*p == ',' && depth == 0) {
-          break;
+      if (p < end && *p != '[' && *p != '{') {
+        while (p < end && *p != ',' && *p != '}') ++p;
+      } else {
+        for (; p < end; ++p) {
+          if (*p == '"') {
+            p = string_end(p + 1);
+            if (p == end) return false;
+          } else if (*p == '[' || *p == '{') {
+            ++depth;
+          } else if ((*p == ']' || *p == '}') && --depth == 0) {
+            ++p;
+            break;
+          }
         }
       }
       content_end = p;

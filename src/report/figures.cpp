@@ -226,7 +226,7 @@ Chart difference_chart(const Comparison& c) {
     band.low = d.low;
     band.high = d.high;
     line.y = d.y;
-    line.end_label = fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name);
+    line.end_label = c.groups.size() == 2 ? fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name) : c.groups[g].name;
     line.solid = c.groups.size() == 2;
     end = std::max(end, d.x.back());
     if (std::isfinite(d.low[0])) chart.layers.push_back(std::move(band));

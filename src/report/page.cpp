@@ -17,10 +17,10 @@ namespace nsa {
 namespace {
 
 constexpr Size kWide{860, 400}, kNarrow{390, 320}, kHalf{400, 270};
-constexpr int kPointsPerChart = 40000;  // ~8 bytes each; a page of 200 runs stays below 5 MB
+constexpr int kPointsPerChart = 25000;  // ~11 bytes each; a page of 200 runs stays below 5 MB
 
 int points_per_curve(const std::vector<Run>& runs, Size size) {
-  return std::clamp(kPointsPerChart / std::max(1, static_cast<int>(runs.size())), 120, size.width * 3);
+  return std::clamp(kPointsPerChart / std::max(1, static_cast<int>(runs.size())), 100, size.width * 3);
 }
 
 std::string svg_of(const Chart& chart, Size size, const char* klass, int points) { return svg_element(draw_chart(chart, size, points), size, klass, chart.title); }

@@ -90,12 +90,18 @@ void MetricsReader::feed(std::string_view bytes) {
   }
 }
 
+void MetricsReader::expect(std::string_view bytes, double total) {
+  const auto lines = static_cast<double>(std::count(bytes.begin(), bytes.end(), '\n'));
+  run.steps.reserve(static_cast<std::size_t>(std::min(1e7, 1.05 * (lines + 1) * total / static_cast<double>(bytes.size()))));
+}
+
 void MetricsReader::finish() {
   if (!rest_.empty() && line(rest_)) rest_.clear();
   if (!foreign_) return;
   const auto by_step = [](const auto& a, const auto& b) { return a.step < b.step; };
   // Later lines about the same step win: stable order, then of equals the last is kept.
   const auto keep_last = [&](auto& records) {
+    if (std::adjacent_find(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.step >= b.step; }) == records.end()) return;
     std::stable_sort(records.begin(), records.end(), by_step);
     std::reverse(records.begin(), records.end());
     records.erase(std::unique(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.step == b.step; }), records.end());
@@ -174,21 +180,21 @@ bool MetricsReader::run_line(std::string_view line_text) {
 
 bool MetricsReader::column_line(std::string_view line_text) {
   if (line_text.front() == '#') line_text.remove_prefix(1);
-  const std::vector<std::string_view> cells = split_cells(line_text, delimiter_);
+  split_cells(line_text, delimiter_, cells_);
   if (header_.empty()) {
-    const bool names = std::none_of(cells.begin(), cells.end(), [](std::string_view c) { return std::isfinite(scan_number(c)); });
+    const bool names = std::none_of(cells_.begin(), cells_.end(), [](std::string_view c) { return std::isfinite(scan_number(c)); });
     if (names) {
-      for (std::string_view cell : cells) header_.push_back(column_of(cell));
+      for (std::string_view cell : cells_) header_.push_back(column_of(cell));
       if (std::find(header_.begin(), header_.end(), step) == header_.end()) header_.clear();
       return !header_.empty();
     }
     header_ = {step, loss};
   }
-  if (cells.size() < std::min<std::size_t>(2, header_.size())) return false;
+  if (cells_.size() < std::min<std::size_t>(2, header_.size())) return false;
   std::array<double, columns> value;
   value.fill(kMissing);
-  for (std::size_t i = 0; i < std::min(cells.size(), header_.size()); ++i) {
-    if (header_[i] < columns) value[static_cast<std::size_t>(header_[i])] = scan_number(cells[i]);
+  for (std::size_t i = 0; i < std::min(cells_.size(), header_.size()); ++i) {
+    if (header_[i] < columns) value[static_cast<std::size_t>(header_[i])] = scan_number(cells_[i]);
   }
   if (!std::isfinite(value[step])) return false;
   store(value, {});
@@ -252,7 +258,7 @@ RawRun read_run(const std::string& path) {
   const std::string file = metrics_path(path);
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   NSA_CHECK(fd >= 0, "cannot open {}: {}", file, std::strerror(errno));
-  std::vector<char> buffer(1 << 20);
+  std::vector<char> buffer(1 << 18);
   MetricsReader reader;
   bool first = true;
   // read, not mmap: a run that restarts may truncate the file under us.
@@ -264,7 +270,11 @@ RawRun read_run(const std::string& path) {
     NSA_CHECK(n >= 0, "cannot read {}: {}", file, std::strerror(error));
     if (n == 0) break;
     const std::string_view bytes(buffer.data(), static_cast<std::size_t>(n));
-    if (first) reader = MetricsReader(detect_delimiter(bytes));
+    if (first) {
+      struct stat info {};
+      reader = MetricsReader(detect_delimiter(bytes));
+      if (::fstat(fd, &info) == 0) reader.expect(bytes, static_cast<double>(std::max<off_t>(info.st_size, n)));
+    }
     first = false;
     reader.feed(bytes);
   }

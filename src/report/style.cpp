@@ -25,7 +25,7 @@ td .small,th .small{display:block;font-weight:400;font-size:12px}
 .text th,.text td{text-align:left}
 .text td{white-space:normal;min-width:64px;max-width:420px;overflow-wrap:break-word}
 td.strong{font-weight:650}
-.compact thead th{white-space:normal;overflow-wrap:anywhere}
+.compact thead th{white-space:normal;overflow-wrap:anywhere;min-width:76px}
 figure{margin:8px 0 0;position:relative}
 svg{display:block;max-width:100%;height:auto;overflow:visible}
 .narrow{display:none}

@@ -11,6 +11,7 @@ namespace nsa {
 namespace {
 
 constexpr double kCharWidth = 6.7;   // widest common sans-serif at 12 px, average over digits and lower case
+constexpr double kNameWidth = 7.8;   // the same of the bold names at the ends of curves
 constexpr double kLabelHeight = 14;
 constexpr int kStyles = 7;
 constexpr std::array<const char*, kStyles> kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555"};
@@ -311,8 +312,8 @@ std::string draw_chart(const Chart& chart, Size size, int points) {
   for (const Layer& layer : chart.layers) {
     if (!layer.end_label.empty()) name_chars = std::max(name_chars, text_length(layer.end_label) + (layer.grows ? 10 : 0));
   }
-  const int label_chars = std::min(name_chars, static_cast<int>(size.width * 0.27 / kCharWidth));
-  const double left = kCharWidth * tick_chars + 8, right = name_chars ? 15 + kCharWidth * label_chars : 14;
+  const int label_chars = std::min(name_chars, static_cast<int>(size.width * 0.27 / kNameWidth));
+  const double left = kCharWidth * tick_chars + 8, right = name_chars ? 15 + kNameWidth * label_chars : 14;
   const Frame f{chart, left, 26, size.width - left - right, size.height - 26.0 - 40};
   const std::vector<Tick> xs = nice_ticks(chart.x.min, chart.x.max, std::max(2, static_cast<int>(f.width / 75)), chart.x.unit);
 
