@@ -19,7 +19,8 @@ void check_geometry(const char* op, const NsaShape& s) {
   NSA_CHECK(s.d >= 1 && s.l >= s.d && s.l % s.d == 0, "{}: compress_stride d={} must divide compress_block l={}", op, s.d, s.l);
   NSA_CHECK(s.l_sel % s.d == 0, "{}: compress_stride d={} must divide select_block l'={}", op, s.d, s.l_sel);
   NSA_CHECK(s.l <= s.l_sel, "{}: compress_block l={} must not be larger than select_block l'={} (were they swapped?)", op, s.l, s.l_sel);
-  NSA_CHECK(s.init >= 0 && s.local >= 1, "{}: select_init={} must be at least 0 and select_local={} at least 1, so that a query sees itself", op, s.init, s.local);
+  NSA_CHECK(s.init >= 0, "{}: select_init={} must be at least 0", op, s.init);
+  NSA_CHECK(s.local >= 1, "{}: select_local={} must be at least 1, the query's own block", op, s.local);
   NSA_CHECK(s.init + s.local <= s.n, "{}: select_count n={} must hold the forced blocks select_init={} + select_local={}", op, s.n, s.init, s.local);
   NSA_CHECK(s.w >= 1, "{}: window w={} must be at least 1, the query's own token", op, s.w);
 }
@@ -33,7 +34,8 @@ Letters check_query_key(const char* op, In q, const char* key_name, In key) {
   expect_rank(op, "q", q, 4, "(B,T,H,Dk)");
   expect_rank(op, key_name, key, 4, "(B,rows,Hkv,Dk)");
   const Letters z{q.dim(0), q.dim(1), q.dim(2), key.dim(2), q.dim(3)};
-  NSA_CHECK(z.B >= 1 && z.T >= 1 && z.H >= 1 && z.Hkv >= 1 && z.Dk >= 1, "{}: every size must be positive, got q {} and {} {}", op, q.shape.str(), key_name, key.shape.str());
+  const bool positive = z.B >= 1 && z.T >= 1 && z.H >= 1 && z.Hkv >= 1 && z.Dk >= 1;
+  NSA_CHECK(positive, "{}: every size must be positive, got q {} and {} {}", op, q.shape.str(), key_name, key.shape.str());
   NSA_CHECK(z.H % z.Hkv == 0, "{}: the {} kv heads of {} must divide the {} query heads of q", op, z.Hkv, key_name, z.H);
   expect(op, "q", q, {z.B, z.T, z.H, z.Dk}, "(B,T,H,Dk)");
   return z;
@@ -54,8 +56,10 @@ void check_selected(const char* op, In selected, const Letters& z, const NsaShap
 /// Which of the weights a compressor kind has, with their shapes. E is read off w1 (linear: E = D).
 void check_weights(const char* op, const CompressWeights& w, Compressor kind, const NsaShape& nsa, std::int64_t Hkv, std::int64_t D) {
   const bool mlp = kind == Compressor::mlp, has_w1 = kind != Compressor::mean;
-  NSA_CHECK(static_cast<bool>(w.pos) == has_w1 && static_cast<bool>(w.w1) == has_w1, "{}: pos and w1 belong to the mlp and linear compressors, and to no other", op);
-  NSA_CHECK(static_cast<bool>(w.b1) == mlp && static_cast<bool>(w.w2) == mlp && static_cast<bool>(w.b2) == mlp, "{}: b1, w2 and b2 belong to the mlp compressor, and to no other", op);
+  const auto present = [](In t) { return static_cast<bool>(t); };
+  const bool fits_w1 = present(w.pos) == has_w1 && present(w.w1) == has_w1, fits_mlp = present(w.b1) == mlp && present(w.w2) == mlp && present(w.b2) == mlp;
+  NSA_CHECK(fits_w1, "{}: pos and w1 belong to the mlp and linear compressors, and to no other", op);
+  NSA_CHECK(fits_mlp, "{}: b1, w2 and b2 belong to the mlp compressor, and to no other", op);
   if (!has_w1) return;
   expect_rank(op, "w1", w.w1, 3, "(Hkv,E,l*D)");
   const std::int64_t E = w.w1.dim(1);
@@ -100,12 +104,13 @@ void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeig
   NSA_DISPATCH(dev, compress_forward, c, hidden, x, weights, kind, nsa);
 }
 
-void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x, const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
+void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x, const CompressWeights& weights, Compressor kind,
+                       const NsaShape& nsa) {
   const char* op = "compress_backward";
   check_compress(op, x, "dc", dc, hidden, weights, kind, nsa);
   expect(op, "dx", dx, x.shape, "(B,T,Hkv,D)");
   check_weights("compress_backward, d_weights", d_weights, kind, nsa, x.dim(2), x.dim(3));
-  NSA_CHECK(d_weights.w1.shape == weights.w1.shape, "{}: w1 {} and its gradient {} must have the same shape", op, weights.w1.shape.str(), d_weights.w1.shape.str());
+  expect(op, "the gradient of w1", d_weights.w1, weights.w1.shape, "(Hkv,E,l*D)");
   NSA_DISPATCH(dev, compress_backward, dx, d_weights, dc, hidden, x, weights, kind, nsa);
 }
 
@@ -157,7 +162,8 @@ void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In
   NSA_DISPATCH(dev, attend_selected_forward, o, lse, q, k, v, selected, nsa);
 }
 
-void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa, Write dq_mode) {
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa,
+                              Write dq_mode) {
   const char* op = "attend_selected_backward";
   check_geometry(op, nsa);
   const Letters z = check_query_key(op, q, "k", k);

@@ -52,7 +52,8 @@ void run(Device& dev, const Call& a, const ref::CompressSizes& s) {
 ref::CompressParams<double> params_of(const CompressWeights& w) { return {values(w.pos), values(w.w1), values(w.b1), values(w.w2), values(w.b2)}; }
 
 void check_compress(const ref::CompressSizes& s) {
-  INFO("kind " << static_cast<int>(s.kind) << " B " << s.B << " T " << s.T << " Hkv " << s.Hkv << " D " << s.D << " E " << s.E << " l " << s.nsa.l << " d " << s.nsa.d);
+  INFO("kind " << static_cast<int>(s.kind) << " B " << s.B << " T " << s.T << " Hkv " << s.Hkv << " D " << s.D << " E " << s.E);
+  INFO("l " << s.nsa.l << " d " << s.nsa.d);
   TestDevice dev(1, 64, 64);
   const Call a = call_for(dev, s);
   const auto x = values(a.x), dc = values(a.dc);

@@ -57,7 +57,8 @@ TEST_CASE("gates that are shut or wide open stay finite", "[gate]") {
 
 TEST_CASE("a NaN gate or output is seen, in its row only", "[gate]") {
   TestDevice dev(1, 1);
-  const Tensor gates = random(dev, {3, 1, 3}, "logits"), o = make(dev, {3, 1, 7}), a = random(dev, o.shape, "a"), b = random(dev, o.shape, "b"), c = random(dev, o.shape, "c");
+  const Tensor gates = random(dev, {3, 1, 3}, "logits"), o = make(dev, {3, 1, 7});
+  const Tensor a = random(dev, o.shape, "a"), b = random(dev, o.shape, "b"), c = random(dev, o.shape, "c");
   gates.f32()[4] = std::numeric_limits<float>::quiet_NaN();
   op::gate_forward(dev, o, gates, a, b, c);
   for (int k = 0; k < 21; ++k) CHECK(std::isnan(o.f32()[k]) == (k / 7 == 1));
@@ -65,7 +66,8 @@ TEST_CASE("a NaN gate or output is seen, in its row only", "[gate]") {
 
 TEST_CASE("gate fronts name the tensor that does not fit", "[gate]") {
   TestDevice dev(1, 1);
-  const Tensor gates = random(dev, {3, 2, 3}, "logits"), o = make(dev, {3, 2, 4}), a = make(dev, o.shape), b = make(dev, o.shape), short_c = make(dev, {3, 2, 3});
+  const Tensor gates = random(dev, {3, 2, 3}, "logits"), o = make(dev, {3, 2, 4});
+  const Tensor a = make(dev, o.shape), b = make(dev, o.shape), short_c = make(dev, {3, 2, 3});
   CHECK_THROWS_WITH(op::gate_forward(dev, o, gates, a, b, short_c), "gate_forward: o_win must be (N,H,Dv) = (3, 2, 4), got (3, 2, 3)");
   CHECK_THROWS_WITH(op::gate_backward(dev, gates, make(dev, {3, 2, 3}), a, b, o, gates, o), "gate_backward: delta must be (3,N,H) = (3, 3, 2), got (3, 2, 3)");
   CHECK_THROWS_WITH(op::gate_forward(dev, o, gates.view({6, 3}), a, b, b), "gate_forward: gates must be (N,H,3) = (3, 2, 3), got (6, 3)");

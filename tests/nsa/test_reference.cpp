@@ -109,7 +109,8 @@ TEST_CASE("complex step: compression", "[reference]") {
 /// forward(q, k, v) -> Attended of one branch over S keys
 template <class F>
 void check_attend(const ref::NsaSizes& z, std::int64_t S, F&& forward) {
-  const auto q = normal(z.B * z.T * z.H * z.Dk, "q"), k = normal(z.B * S * z.Hkv * z.Dk, "k"), v = normal(z.B * S * z.Hkv * z.Dv, "v"), d_o = normal(z.B * z.T * z.H * z.Dv, "d_o");
+  const auto q = normal(z.B * z.T * z.H * z.Dk, "q"), d_o = normal(z.B * z.T * z.H * z.Dv, "d_o");
+  const auto k = normal(z.B * S * z.Hkv * z.Dk, "k"), v = normal(z.B * S * z.Hkv * z.Dv, "v");
   const auto g = ref::attend_backward(z, S, d_o, forward(q, k, v).p, q, k, v);
   check_gradient("dq", g.dq, q, [&](const auto& qc) { return weighted_sum(forward(qc, lift(k), lift(v)).o, d_o); });
   check_gradient("dk", g.dk, k, [&](const auto& kc) { return weighted_sum(forward(lift(q), kc, lift(v)).o, d_o); });
@@ -122,14 +123,15 @@ TEST_CASE("complex step: the three branches", "[reference]") {
   const ref::NsaSizes& z = kSmall;
   check_attend(z, z.Tc(), [&](const auto& q, const auto& k, const auto& v) { return ref::attend_compressed_forward(z, q, k, v); });
   check_attend(z, z.T, [&](const auto& q, const auto& k, const auto& v) { return ref::attend_window_forward(z, q, k, v); });
-  const auto q = normal(z.B * z.T * z.H * z.Dk, "q"), kc = normal(z.B * z.Tc() * z.Hkv * z.Dk, "kc");
-  const auto selected = ref::select_blocks(z, ref::block_scores(z, ref::attend_compressed_forward(z, q, kc, std::vector<double>(z.B * z.Tc() * z.Hkv * z.Dv)).p));
+  const auto q = normal(z.B * z.T * z.H * z.Dk, "q"), kc = normal(z.B * z.Tc() * z.Hkv * z.Dk, "kc"), vc = normal(z.B * z.Tc() * z.Hkv * z.Dv, "vc");
+  const auto selected = ref::select_blocks(z, ref::block_scores(z, ref::attend_compressed_forward(z, q, kc, vc).p));
   check_attend(z, z.T, [&](const auto& qs, const auto& k, const auto& v) { return ref::attend_selected_forward(z, qs, k, v, selected); });
 }
 
 TEST_CASE("complex step: gates", "[reference]") {
   const std::int64_t rows = 6, Dv = 3;
-  const auto logits = normal(rows * 3, "logits"), d_o = normal(rows * Dv, "d_o"), a = normal(rows * Dv, "a"), b = normal(rows * Dv, "b"), c = normal(rows * Dv, "c");
+  const auto logits = normal(rows * 3, "logits"), d_o = normal(rows * Dv, "d_o");
+  const auto a = normal(rows * Dv, "a"), b = normal(rows * Dv, "b"), c = normal(rows * Dv, "c");
   const auto open = [](auto gates) {
     for (auto& g : gates) g = ref::sigmoid(g);
     return gates;

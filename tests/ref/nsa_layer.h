@@ -21,7 +21,8 @@ struct NsaLayer {
 
   NsaLayer(const ModelConfig& config, std::int64_t B, std::int64_t T) : model(config) {
     const AttentionConfig& a = config.attention;
-    z = {B, T, a.num_heads, a.num_kv_heads, a.head_dim, a.Dv(), {a.compress_block, a.compress_stride, a.select_block, a.select_count, a.select_init, a.select_local, a.w()}};
+    const NsaShape nsa{a.compress_block, a.compress_stride, a.select_block, a.select_count, a.select_init, a.select_local, a.w()};
+    z = {B, T, a.num_heads, a.num_kv_heads, a.head_dim, a.Dv(), nsa};
     const bool mlp = a.compressor == Compressor::mlp;
     keys = {a.compressor, B, T, z.Hkv, z.Dk, mlp ? a.hidden_k() : z.Dk, z.nsa};
     values = {a.compressor, B, T, z.Hkv, z.Dv, mlp ? a.hidden_v() : z.Dv, z.nsa};
@@ -52,8 +53,8 @@ Vec<T> norm_and_rotate(const NsaLayer& layer, const HeadPosition& at, const Name
   return at.stride ? rope(y, at.rows, at.heads, at.D, at.stride, layer.model.rope_theta) : y;
 }
 template <class T>
-Vec<T> norm_and_rotate_backward(const NsaLayer& layer, const HeadPosition& at, const NamedValues<T>& p, const std::string& norm, const Vec<T>& x, const Vec<T>& dy,
-                                NamedValues<T>& grads) {
+Vec<T> norm_and_rotate_backward(const NsaLayer& layer, const HeadPosition& at, const NamedValues<T>& p, const std::string& norm, const Vec<T>& x,
+                                const Vec<T>& dy, NamedValues<T>& grads) {
   const Vec<T> d = at.stride ? rope(dy, at.rows, at.heads, at.D, at.stride, layer.model.rope_theta, -1) : dy;
   if (!layer.model.attention.qk_norm) return d;
   const NormGradients<T> g = rmsnorm_backward(d, x, p.at(norm), layer.model.norm_eps);

@@ -1,7 +1,7 @@
 // Compression (Eq. 7): each block of l tokens, starting every d tokens, becomes one key or value.
 //
-// Blocks overlap by l-d tokens, so W1 (E, l*D) is read as R = l/d chunk matrices (E*R, d*D) and applied once to every non-overlapping chunk of d tokens: ONE GEMM per kv
-// head over (B*chunks, d*D). Block i is then the sum of R of its outputs, from the chunks i .. i+R-1. The position term W1 pos is a constant per head.
+// Blocks overlap by l-d tokens, so W1 (E, l*D) is read as R = l/d chunk matrices (E*R, d*D) and applied once to every non-overlapping chunk of d tokens:
+// ONE GEMM per kv head over (B*chunks, d*D). Block i is then the sum of R of its outputs, from the chunks i .. i+R-1. The position term W1 pos is a constant.
 // Only the chunks of complete blocks exist (Tc + R - 1 per sequence), so nothing is padded.
 // Bytes: the chunks of one head are B*T*D floats; FLOPs forward: 2 B T (l/d) D E per head. Reductions: GEMMs and column sums, fixed order.
 #include <algorithm>
@@ -76,7 +76,8 @@ void copy_rows(Device& dev, float* to, std::int64_t to_stride, const float* from
 void gather_chunks(Device& dev, Out chunks_h, In x, std::int64_t h, const Sizes& z) {
   if (dev.planning()) return;
   const std::int64_t tokens = z.chunks * z.d;
-  for (std::int64_t b = 0; b < z.B; ++b) copy_rows(dev, chunks_h.f32() + b * tokens * z.D, z.D, x.f32() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, tokens, z.D);
+  for (std::int64_t b = 0; b < z.B; ++b)
+    copy_rows(dev, chunks_h.f32() + b * tokens * z.D, z.D, x.f32() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, tokens, z.D);
 }
 
 /// The opposite, into dx; tokens behind the last complete block are in no block: 0.
@@ -163,14 +164,18 @@ void silu(Device& dev, Out act, In z_h) {
   if (dev.planning()) return;
   float* to = act.f32();
   const float* from = z_h.f32();
-  parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(silu_piece)(to + begin, from + begin, end - begin); });
+  parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
+    HWY_DYNAMIC_DISPATCH(silu_piece)(to + begin, from + begin, end - begin);
+  });
 }
 
 void silu_backward(Device& dev, InOut dz_h, In z_h) {
   if (dev.planning()) return;
   float* dz = dz_h.f32();
   const float* z = z_h.f32();
-  parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(silu_backward_piece)(dz + begin, z + begin, end - begin); });
+  parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
+    HWY_DYNAMIC_DISPATCH(silu_backward_piece)(dz + begin, z + begin, end - begin);
+  });
 }
 
 // mean: kv heads are not told apart, a row is (Hkv*D).
@@ -236,7 +241,8 @@ void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeig
   }
 }
 
-void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x, const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
+void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x, const CompressWeights& weights, Compressor kind,
+                       const NsaShape& nsa) {
   const Sizes z(x, weights.w1 ? weights.w1.dim(1) : 0, nsa);
   if (z.Tc == 0) return fill(dev, dx, 0.0f);
   if (kind == Compressor::mean) return mean_backward(dev, dx, dc, z);
@@ -245,7 +251,8 @@ void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In
   ArenaScope scope(dev.work);
   const Tensor chunks_h = dev.scratch({z.B * z.chunks, z.d * z.D}), d_part = dev.scratch({z.B * z.chunks, z.E * z.R}), dz_sum = dev.scratch({1, z.E});
   const Tensor dc_h = dev.scratch({z.B * z.Tc, z.D});
-  const Tensor dz_h = mlp ? dev.scratch({z.B * z.Tc, z.E}) : dc_h, z_h = mlp ? dev.scratch(dz_h.shape) : Tensor{}, act = mlp ? dev.scratch(dz_h.shape) : Tensor{};
+  const auto mlp_scratch = [&] { return mlp ? dev.scratch({z.B * z.Tc, z.E}) : Tensor{}; };
+  const Tensor z_h = mlp_scratch(), act = mlp_scratch(), dz_h = mlp ? mlp_scratch() : dc_h;  // linear: z is c
   for (std::int64_t h = 0; h < z.Hkv; ++h) {
     gather_head(dev, dc_h, dc, h);
     // c = W2 silu(z) + b2
