@@ -1,4 +1,7 @@
 // The whole way from files to a page.
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -92,4 +95,69 @@ TEST_CASE("a comparison of two configurations with three seeds") {
   CHECK(read_file(folder.path + "/out/curves.svg").find("nan") == std::string::npos);
   CHECK(read_file(folder.path + "/out/curves.tsv").find("difference\tnsa") != std::string::npos);
   CHECK(report_text(c, 100).find("nsa \u2212 full") != std::string::npos);
+}
+
+TEST_CASE("the awkward runs: one point, growing and cut, nothing but NaN, no loss at all") {
+  Folder folder;
+  test::Synthetic one{"one-seed1", "full"}, growing{"growing-seed1", "nsa"}, whole{"whole-seed1", "nsa"};
+  one.steps = 1;
+  growing.steps = 700;
+  growing.cut_last = true;
+  const std::string nans = folder.path + "/nans.tsv", text = folder.path + "/<b>&.tsv";
+  write_file_atomic(nans, "step\tloss\n1\tnan\n2\tnan\n");
+  write_file_atomic(text, "1\t2.5\n2\t2.25\n");
+  std::vector<Run> runs;
+  const std::vector<std::string> all{test::write_run(folder.path, one), test::write_run(folder.path, growing), test::write_run(folder.path, whole), nans, text};
+  const Comparison c = make_report(sources(all), folder.path + "/out", -1, kInfo, 2, runs);
+  CHECK(runs[0].state == RunState::running);
+  CHECK(runs[1].last_step == 699);
+  CHECK(runs[2].state == RunState::finished);
+  CHECK(runs[3].non_finite == 2);
+  const std::string page = read_file(folder.path + "/out/report.html");
+  CHECK(page.find("<b>&") == std::string::npos);
+  CHECK(page.find("&lt;b&gt;&amp;") != std::string::npos);
+  CHECK(page.find("nan,") == std::string::npos);
+  CHECK(page.find("Still running") != std::string::npos);
+  CHECK(page.find("class=\"grows") != std::string::npos);
+  CHECK_FALSE(report_text(c, 80).empty());
+  for (const std::string& path : all) {  // and each alone
+    make_report(sources({path}), folder.path + "/alone", -1, kInfo, 1, runs);
+    CHECK(read_file(folder.path + "/alone/report.html").find("</html>") != std::string::npos);
+    CHECK_FALSE(watch_text(read_run(path), "x", 1, 80).empty());
+  }
+}
+
+TEST_CASE("one seed: noise unknown; differences in more than attention are named") {
+  Folder folder;
+  test::Synthetic a{"full-seed1", "full"}, b{"nsa-seed1", "nsa"};
+  b.lr = 1e-3;
+  std::vector<Run> runs;
+  const Comparison c = make_report(sources({test::write_run(folder.path, a), test::write_run(folder.path, b)}), "", -1, kInfo, 1, runs);
+  CHECK(verdicts(c).at(0).find("noise unknown") != std::string::npos);
+  CHECK(std::any_of(c.notes.begin(), c.notes.end(), [](const std::string& n) { return n.find("more than attention: train.optimizer.lr") != std::string::npos; }));
+}
+
+TEST_CASE("two hundred runs make a small page") {
+  Folder folder;
+  std::vector<std::string> paths;
+  for (int i = 0; i < 200; ++i) {
+    std::string text = "step\tloss\n";
+    const Rng rng(1, fmt::format("{}", i));
+    for (int step = 1; step <= 3000; ++step) text += fmt::format("{}\t{:.3f}\n", step, 2 + 0.001 * i + 0.1 * rng.normal(static_cast<std::uint64_t>(step)));
+    paths.push_back(fmt::format("{}/run_{}.tsv", folder.path, i));
+    write_file_atomic(paths.back(), text);
+  }
+  std::vector<Run> runs;
+  make_report(sources(paths), folder.path + "/out", -1, kInfo, 2, runs);
+  CHECK(fs::file_size(folder.path + "/out/report.html") < 5'000'000);
+  CHECK(occurrences(read_file(folder.path + "/out/report.html"), "class=\"line ") == 2 * (200 + 199));
+}
+
+TEST_CASE("the numbers do not depend on the number of threads") {
+  Folder folder;
+  const auto paths = test::write_comparison(folder.path + "/runs");
+  std::vector<Run> runs;
+  make_report(sources(paths), folder.path + "/1", -1, kInfo, 1, runs);
+  make_report(sources(paths), folder.path + "/2", -1, kInfo, 2, runs);
+  CHECK(read_file(folder.path + "/1/report.html") == read_file(folder.path + "/2/report.html"));
 }
