@@ -31,7 +31,8 @@ struct CheckpointFile {
 };
 
 /// Saves and then deletes all but the newest `keep` complete ones. On failure (disk full, ...) removes its own temporary and throws; older ones are untouched.
-void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer, std::int64_t keep);
+void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer,
+                     std::int64_t keep);
 
 /// Newest checkpoint whose manifest and checksums hold; path empty when there is none. For each one passed over, a sentence in `warnings`.
 CheckpointFile find_checkpoint(const std::string& run_dir, std::vector<std::string>& warnings);

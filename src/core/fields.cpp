@@ -44,8 +44,8 @@ struct FileReader {
   void read_section(const json& object, const std::string& prefix) {
     for (const auto& [key, value] : object.items()) {
       const std::string path = prefix + key;
-      NSA_CHECK_USAGE(key.find('.') == std::string::npos, "{}: the key \"{}\" contains a dot; in a file sections are nested objects: \"{}\": {{ ... }}", where(path), key,
-                      key.substr(0, key.find('.')));
+      NSA_CHECK_USAGE(key.find('.') == std::string::npos, "{}: the key \"{}\" contains a dot; in a file sections are nested objects: \"{}\": {{ ... }}",
+                      where(path), key, key.substr(0, key.find('.')));
       const auto field = std::find_if(list.fields.begin(), list.fields.end(), [&](const FieldRef& f) { return f.path == path; });
       const auto section = std::find_if(list.sections.begin(), list.sections.end(), [&](const FieldList::Section& s) { return s.path == path; });
       if (field != list.fields.end()) {
@@ -169,7 +169,8 @@ std::string markdown_reference(const FieldList& list) {
 }
 
 std::string json_schema(const FieldList& list) {
-  ordered_json root = {{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"type", "object"}, {"additionalProperties", false}, {"properties", ordered_json::object()}};
+  ordered_json root = {
+      {"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"type", "object"}, {"additionalProperties", false}, {"properties", ordered_json::object()}};
   const auto require = [](ordered_json& node, const std::string& key) {
     ordered_json& names = node["required"];
     if (std::find(names.begin(), names.end(), key) == names.end()) names.push_back(key);
@@ -223,7 +224,8 @@ std::string did_you_mean(const std::string& name, const std::vector<std::string>
     if (whole <= largest_misspelling(name.substr(common))) misspelt.offer(whole, candidate);
     if (key == 0) elsewhere.offer(whole, candidate);
     if (key <= largest_misspelling(last)) misspelt_elsewhere.offer(key * 1000 + whole, candidate);
-    if (last.size() >= 4 && (other.find(last) != std::string::npos || (other.size() >= 4 && last.find(other) != std::string::npos))) part.offer(whole, candidate);
+    if (last.size() >= 4 && (other.find(last) != std::string::npos || (other.size() >= 4 && last.find(other) != std::string::npos)))
+      part.offer(whole, candidate);
   }
   for (const Best& best : {misspelt, elsewhere, misspelt_elsewhere, part}) {
     if (!best.name.empty()) return best.name;

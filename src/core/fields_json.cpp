@@ -19,7 +19,8 @@ std::string number(double v) { return std::fabs(v) < 1e15 && v == std::floor(v) 
 
 [[noreturn]] void fail_type(const FieldRef& f, const json& value, const std::string& where, const std::string& expected) {
   const bool wants_number = f.kind == Kind::integer || f.kind == Kind::real;
-  const bool quoted = value.is_string() && ((wants_number && number_in(value.get<std::string>()).is_number()) || (f.kind == Kind::boolean && (value == "true" || value == "false")));
+  const bool quoted = value.is_string() &&
+                      ((wants_number && number_in(value.get<std::string>()).is_number()) || (f.kind == Kind::boolean && (value == "true" || value == "false")));
   fail_usage("{}: {} ({}) must be {}, got {}{}", where, f.path, f.doc.text, expected, spelled(value), quoted ? "; write it without quotes" : "");
 }
 
@@ -49,7 +50,8 @@ int choice_in(const FieldRef& f, const json& value, const std::string& where) {
     if (value == choices[i]) return static_cast<int>(i);
   }
   const std::string closest = did_you_mean(value.get<std::string>(), choices);
-  fail_usage("{}: {} must be one of {}, got {}{}", where, f.path, allowed(f), spelled(value), closest.empty() ? "" : fmt::format("; did you mean \"{}\"?", closest));
+  fail_usage("{}: {} must be one of {}, got {}{}", where, f.path, allowed(f), spelled(value),
+             closest.empty() ? "" : fmt::format("; did you mean \"{}\"?", closest));
 }
 
 }  // namespace

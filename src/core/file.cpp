@@ -96,9 +96,9 @@ void write_file_atomic(const std::string& path, const std::string& content) {
 void sync_folder(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   NSA_CHECK(fd >= 0, "cannot open the folder {}: {}", path, std::strerror(errno));
-  const int error = fsync(fd) == 0 ? 0 : errno;
+  const int error = fsync(fd) == 0 ? 0 : errno;  // EINVAL: a file system without fsync of folders
   close(fd);
-  NSA_CHECK(error == 0 || error == EINVAL, "cannot write the folder {} to the disk: {}", path, std::strerror(error));  // EINVAL: a file system without fsync of folders
+  NSA_CHECK(error == 0 || error == EINVAL, "cannot write the folder {} to the disk: {}", path, std::strerror(error));
 }
 
 void make_folders(const std::string& path) {

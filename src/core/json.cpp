@@ -40,7 +40,8 @@ class TreeBuilder {
     const std::size_t position = text_.size() - static_cast<std::size_t>(std::max<std::streamsize>(0, stream_.rdbuf()->in_avail()));
     const std::int64_t line = line_at(position);
     if (top.value->contains(name)) {
-      throw Error(fmt::format("{}, line {}: the key \"{}\" is given twice{}; remove one of them", origin_, line, top.path.substr(0, kLongest), first_line(top.path)), code_);
+      const std::string path = top.path.substr(0, kLongest);
+      throw Error(fmt::format("{}, line {}: the key \"{}\" is given twice{}; remove one of them", origin_, line, path, first_line(top.path)), code_);
     }
     if (lines_) (*lines_)[top.path] = line;
     top.next = name;
@@ -54,8 +55,8 @@ class TreeBuilder {
     if (what.size() > kLongest) what = what.substr(0, kLongest) + "...";
     position = std::min(position, text_.size());
     const std::size_t line_start = position ? text_.rfind('\n', position - 1) + 1 : 0;  // npos + 1 == 0
-    throw Error(fmt::format("{}, line {}, column {}: not valid JSON: {}{}", origin_, line_at(position), std::max<std::size_t>(position - line_start, 1), what, hint(position)),
-                code_);
+    const std::size_t column = std::max<std::size_t>(position - line_start, 1);
+    throw Error(fmt::format("{}, line {}, column {}: not valid JSON: {}{}", origin_, line_at(position), column, what, hint(position)), code_);
   }
 
  private:

@@ -48,7 +48,8 @@ Entry read_entry(const std::string& path, const std::string& name, const json& i
             "{}: tensor \"{}\" needs dtype, shape and data_offsets in the header", path, name);
   Entry entry{name, dtype_from(path, name, info["dtype"]), {}, 0, 0};
   const json& shape = info["shape"];
-  NSA_CHECK(shape.is_array() && std::all_of(shape.begin(), shape.end(), is_count), "{}: tensor \"{}\" has the shape {}, expected a list of sizes", path, name, shape.dump());
+  NSA_CHECK(shape.is_array() && std::all_of(shape.begin(), shape.end(), is_count), "{}: tensor \"{}\" has the shape {}, expected a list of sizes", path, name,
+            shape.dump());
   NSA_CHECK(shape.size() <= Shape::kMaxRank, "{}: tensor \"{}\" has {} dims, at most {} can be read", path, name, shape.size(), Shape::kMaxRank);
   std::uint64_t bytes = bytes_of(entry.dtype);
   for (const json& size : shape) {
@@ -59,12 +60,13 @@ Entry read_entry(const std::string& path, const std::string& name, const json& i
   }
   if (shape.empty()) entry.shape.push_back(1);  // a scalar: rank 0 means absent here
   const json& offsets = info["data_offsets"];
-  NSA_CHECK(offsets.is_array() && offsets.size() == 2 && is_count(offsets[0]) && is_count(offsets[1]), "{}: tensor \"{}\" has data_offsets {}, expected [begin, end]", path,
-            name, offsets.dump());
+  NSA_CHECK(offsets.is_array() && offsets.size() == 2 && is_count(offsets[0]) && is_count(offsets[1]),
+            "{}: tensor \"{}\" has data_offsets {}, expected [begin, end]", path, name, offsets.dump());
   entry.begin = offsets[0].get<std::uint64_t>();
   entry.end = offsets[1].get<std::uint64_t>();
-  NSA_CHECK(entry.begin <= entry.end && entry.end - entry.begin == bytes, "{}: tensor \"{}\", {} of shape {}, takes {} bytes, but its data_offsets are [{}, {}]", path, name,
-            safetensors_name(entry.dtype), shape.dump(), bytes, entry.begin, entry.end);
+  NSA_CHECK(entry.begin <= entry.end && entry.end - entry.begin == bytes,
+            "{}: tensor \"{}\", {} of shape {}, takes {} bytes, but its data_offsets are [{}, {}]", path, name, safetensors_name(entry.dtype), shape.dump(),
+            bytes, entry.begin, entry.end);
   return entry;
 }
 
@@ -74,8 +76,8 @@ void check_layout(const std::string& path, std::vector<Entry>& entries, std::uin
   std::uint64_t end = 0;
   const Entry* previous = nullptr;
   for (const Entry& entry : entries) {
-    NSA_CHECK(entry.end <= data_bytes, "{}: tensor \"{}\" lies at bytes [{}, {}) of the data, but the file has only {}: it is truncated", path, entry.name, entry.begin, entry.end,
-              data_bytes);
+    NSA_CHECK(entry.end <= data_bytes, "{}: tensor \"{}\" lies at bytes [{}, {}) of the data, but the file has only {}: it is truncated", path, entry.name,
+              entry.begin, entry.end, data_bytes);
     NSA_CHECK(entry.begin >= end, "{}: tensors \"{}\" and \"{}\" overlap", path, previous->name, entry.name);
     NSA_CHECK(entry.begin == end, "{}: {} bytes before tensor \"{}\" belong to no tensor", path, entry.begin - end, entry.name);
     end = entry.end;
@@ -144,8 +146,8 @@ void SafetensorsReader::open_tensors() {
   const unsigned char* bytes = static_cast<const unsigned char*>(map_);
   std::uint64_t length = 0;
   for (int i = 7; i >= 0; --i) length = length << 8 | bytes[i];
-  NSA_CHECK(length <= size_ - kLengthBytes && length <= kMaxHeader, "{}: its first 8 bytes announce a header of {} bytes, the file has {}: truncated, or not a safetensors file", path_,
-            length, size_);
+  NSA_CHECK(length <= size_ - kLengthBytes && length <= kMaxHeader,
+            "{}: its first 8 bytes announce a header of {} bytes, the file has {}: truncated, or not a safetensors file", path_, length, size_);
   const std::string text(reinterpret_cast<const char*>(bytes) + kLengthBytes, length);
   NSA_CHECK(!text.empty() && text[0] == '{', "{}: the header does not start with '{{': not a safetensors file", path_);
   const json header = parse_json(text, path_, Comments::refuse, Exit::error);
@@ -160,8 +162,9 @@ void SafetensorsReader::open_tensors() {
   const std::uint64_t start = kLengthBytes + length;
   check_layout(path_, entries, size_ - start);
   for (const Entry& entry : entries) {
-    NSA_CHECK(entry.begin == entry.end || (start + entry.begin) % bytes_of(entry.dtype) == 0, "{}: tensor \"{}\" starts at byte {}, which is not a multiple of its {}-byte elements",
-              path_, entry.name, start + entry.begin, bytes_of(entry.dtype));
+    NSA_CHECK(entry.begin == entry.end || (start + entry.begin) % bytes_of(entry.dtype) == 0,
+              "{}: tensor \"{}\" starts at byte {}, which is not a multiple of its {}-byte elements", path_, entry.name, start + entry.begin,
+              bytes_of(entry.dtype));
     tensors_[entry.name] = {static_cast<char*>(map_) + start + entry.begin, entry.dtype, entry.shape};
   }
 }
@@ -172,13 +175,15 @@ const Tensor& SafetensorsReader::at(const std::string& name) const {
   std::vector<std::string> names;
   for (const auto& [other, tensor] : tensors_) names.push_back(other);
   const std::string closest = did_you_mean(name, names);
-  fail("{} has no tensor \"{}\"{}", path_, name, closest.empty() ? fmt::format(" (it has {} others)", names.size()) : fmt::format("; did you mean \"{}\"?", closest));
+  fail("{} has no tensor \"{}\"{}", path_, name,
+       closest.empty() ? fmt::format(" (it has {} others)", names.size()) : fmt::format("; did you mean \"{}\"?", closest));
 }
 
 void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata,
                        const std::function<void(const void*, std::size_t)>& on_bytes) {
   std::vector<NamedTensor> placed = tensors;  // the format allows no gaps: 2-byte elements go last, or 4-byte ones after them might be misaligned
-  std::stable_sort(placed.begin(), placed.end(), [](const NamedTensor& a, const NamedTensor& b) { return bytes_of(a.tensor.dtype) > bytes_of(b.tensor.dtype); });
+  std::stable_sort(placed.begin(), placed.end(),
+                   [](const NamedTensor& a, const NamedTensor& b) { return bytes_of(a.tensor.dtype) > bytes_of(b.tensor.dtype); });
   const std::string header = header_text(path, placed, metadata);
   NSA_CHECK(header.size() <= kMaxHeader, "{}: a header of {} bytes is more than the format allows ({})", path, header.size(), kMaxHeader);
   OutputFile file(path);

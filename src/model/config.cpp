@@ -15,8 +15,8 @@ void check_nsa(const AttentionConfig& a) {
     fail_usage("model.attention.select_block = {} must be at least model.attention.compress_block = {}", a.select_block, a.compress_block);
   }
   if (a.select_count < a.select_init + a.select_local) {
-    fail_usage("model.attention.select_count = {} must be at least select_init + select_local = {} + {}: the forced blocks count inside it", a.select_count, a.select_init,
-               a.select_local);
+    fail_usage("model.attention.select_count = {} must be at least select_init + select_local = {} + {}: the forced blocks count inside it", a.select_count,
+               a.select_init, a.select_local);
   }
 }
 

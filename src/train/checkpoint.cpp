@@ -20,7 +20,8 @@ namespace {
 
 /// What a name inside checkpoints/ says. Anything else there is not ours and is left alone.
 struct Folder {
-  enum class Kind { complete, replaced, temporary } kind;  ///< step_X, step_X.old-ID (about to be replaced by a new step_X), step_X.tmp-ID (half-written or half-deleted)
+  /// step_X; step_X.old-ID, about to be replaced by a new step_X; step_X.tmp-ID, half-written or half-deleted
+  enum class Kind { complete, replaced, temporary } kind;
   std::int64_t step;
   std::string name, path;
 };
@@ -115,7 +116,8 @@ void prune(const std::string& root, std::int64_t step, std::int64_t keep) {
 
 }  // namespace
 
-void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer, std::int64_t keep) {
+void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer,
+                     std::int64_t keep) {
   NSA_CHECK(keep >= 1 && state.step >= 0, "checkpoint: keep = {} must be at least 1, step = {} at least 0", keep, state.step);
   const std::string root = run_dir + "/checkpoints", target = root + "/" + name_of_step(state.step), temporary = fmt::format("{}.tmp-{}", target, getpid());
   make_folders(root);
@@ -151,13 +153,13 @@ void load_tensors(const std::string& file, const std::vector<NamedTensor>& targe
   std::set<std::string> wanted;
   for (const auto& [name, tensor] : targets) {  // all checks first: a refused file changes nothing
     const Tensor& stored = reader.at(name);
-    NSA_CHECK(stored.shape == tensor.shape && stored.dtype == tensor.dtype, "{}: tensor \"{}\" is {} {}, expected {} {}: it was saved with another model", file, name,
-              name_of(stored.dtype), stored.shape.str(), name_of(tensor.dtype), tensor.shape.str());
+    NSA_CHECK(stored.shape == tensor.shape && stored.dtype == tensor.dtype, "{}: tensor \"{}\" is {} {}, expected {} {}: it was saved with another model", file,
+              name, name_of(stored.dtype), stored.shape.str(), name_of(tensor.dtype), tensor.shape.str());
     NSA_CHECK(wanted.insert(name).second, "load_tensors: tensor \"{}\" is asked for twice", name);
   }
   for (const auto& [name, tensor] : reader.tensors()) {
-    NSA_CHECK(wanted.count(name), "{}: tensor \"{}\" has no place in this model ({} tensors in the file, {} expected): it was saved with another model", file, name,
-              reader.tensors().size(), targets.size());
+    NSA_CHECK(wanted.count(name), "{}: tensor \"{}\" has no place in this model ({} tensors in the file, {} expected): it was saved with another model", file,
+              name, reader.tensors().size(), targets.size());
   }
   for (const auto& [name, tensor] : targets) {
     if (tensor.bytes()) std::memcpy(tensor.data, reader.at(name).data, tensor.bytes());

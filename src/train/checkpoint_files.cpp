@@ -144,21 +144,24 @@ ordered_json checksum_of(const std::string& path) {
 }
 
 std::string file_complaint(const std::string& folder, const std::string& name, const json& entry, Depth depth) {
-  if (name.find('/') != std::string::npos || !entry.is_object() || !entry.contains("bytes") || !entry.contains("xxh3") || !entry["bytes"].is_number_unsigned()) {
+  if (name.find('/') != std::string::npos || !entry.is_object() || !entry.contains("bytes") || !entry.contains("xxh3") ||
+      !entry["bytes"].is_number_unsigned()) {
     return fmt::format("manifest.json says nothing sensible about \"{}\"", name);
   }
   const std::string path = folder + "/" + name;
   struct stat info;
   if (stat(path.c_str(), &info) != 0) return fmt::format("{}: {}", name, std::strerror(errno));
   const auto bytes = entry["bytes"].get<std::uint64_t>();
-  if (static_cast<std::uint64_t>(info.st_size) != bytes) return fmt::format("{} has {} bytes, the manifest says {}: it is truncated or replaced", name, info.st_size, bytes);
+  if (static_cast<std::uint64_t>(info.st_size) != bytes)
+    return fmt::format("{} has {} bytes, the manifest says {}: it is truncated or replaced", name, info.st_size, bytes);
   if (depth == Depth::sizes || json(checksum_of(path))["xxh3"] == entry["xxh3"]) return "";
   return fmt::format("{} does not have the checksum the manifest says: its bytes were damaged or changed", name);
 }
 
 }  // namespace
 
-void write_checkpoint_files(const std::string& folder, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer) {
+void write_checkpoint_files(const std::string& folder, const TrainState& state, const std::vector<NamedTensor>& weights,
+                            const std::vector<NamedTensor>& optimizer) {
   NSA_CHECK(is_utf8(state.config), "checkpoint: the config text of the run is not UTF-8");
   ordered_json values = {{"format", kFormat}};
   each_member(state, [&](const char* name, const auto& member) { values[name] = packed(member); });
@@ -175,7 +178,8 @@ std::string complaint(const std::string& folder, std::int64_t step, Depth depth)
   try {
     const std::string path = folder + "/" + kManifest;
     const json manifest = parse_json(read_file(path), path, Comments::refuse, Exit::error);
-    if (!manifest.is_object() || !manifest.contains("step") || !manifest.contains("files") || !manifest["files"].is_object()) return "manifest.json lacks step or files";
+    if (!manifest.is_object() || !manifest.contains("step") || !manifest.contains("files") || !manifest["files"].is_object())
+      return "manifest.json lacks step or files";
     if (manifest["step"] != step) return fmt::format("manifest.json is of step {}", manifest["step"].dump());
     for (const char* name : {kModel, kOptimizer, kState}) {
       if (!manifest["files"].contains(name)) return fmt::format("manifest.json does not list {}", name);
@@ -193,7 +197,8 @@ std::string complaint(const std::string& folder, std::int64_t step, Depth depth)
 TrainState load_state(const CheckpointFile& checkpoint) {
   const std::string path = checkpoint.path + "/" + kState;
   const json values = parse_json(read_file(path), path, Comments::refuse, Exit::error);
-  NSA_CHECK(values.is_object() && values.contains("format") && values["format"] == kFormat, "{} is not a training state of format {}: written by another version", path, kFormat);
+  NSA_CHECK(values.is_object() && values.contains("format") && values["format"] == kFormat,
+            "{} is not a training state of format {}: written by another version", path, kFormat);
   TrainState state;
   each_member(state, [&](const char* name, auto& member) { unpack(path, name, values.contains(name) ? values[name] : json(), member); });
   return state;

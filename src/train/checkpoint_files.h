@@ -10,7 +10,8 @@
 namespace nsa {
 
 /// Writes and fsyncs every file into the existing `folder`, the manifest last, then the folder. Checksums are taken of the bytes as they are written.
-void write_checkpoint_files(const std::string& folder, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer);
+void write_checkpoint_files(const std::string& folder, const TrainState& state, const std::vector<NamedTensor>& weights,
+                            const std::vector<NamedTensor>& optimizer);
 
 /// How much is read to judge a checkpoint: the manifest and file sizes, or every byte.
 enum class Depth { sizes, checksums };

@@ -20,8 +20,8 @@ void check_batch(const Config& c) {
   if (batch % micro == 0) return;
   const std::int64_t below = batch / micro * micro;
   const std::string nearest = below ? fmt::format("{} or {}", below, below + micro) : fmt::format("{}", micro);
-  fail_usage("train.batch_tokens = {} must be a multiple of train.micro_batch * data.sequence_length = {} * {} = {}; the nearest is {}", batch, c.train.micro_batch,
-             c.data.sequence_length, micro, nearest);
+  fail_usage("train.batch_tokens = {} must be a multiple of train.micro_batch * data.sequence_length = {} * {} = {}; the nearest is {}", batch,
+             c.train.micro_batch, c.data.sequence_length, micro, nearest);
 }
 
 void check_schedule(const Config& c) {
@@ -31,7 +31,8 @@ void check_schedule(const Config& c) {
   if (s.type != ScheduleType::wsd) return;
   const auto decay = static_cast<std::int64_t>(std::llround(s.decay_fraction * static_cast<double>(steps)));
   if (s.warmup_steps + decay > steps) {
-    fail_usage("train.schedule: warmup_steps = {} and decay_fraction = {} ({} steps) do not fit into the {} steps of the run", s.warmup_steps, s.decay_fraction, decay, steps);
+    fail_usage("train.schedule: warmup_steps = {} and decay_fraction = {} ({} steps) do not fit into the {} steps of the run", s.warmup_steps, s.decay_fraction,
+               decay, steps);
   }
 }
 
@@ -51,7 +52,8 @@ void check_names(const Config& c) {
   if (c.data.train.empty()) fail_usage("data.train is an empty list, expected at least one glob of token shards to learn from");
   check_globs("data.train", c.data.train);
   check_globs("data.val", c.data.val);
-  if (c.eval.every > 0 && c.data.val.empty()) fail_usage("eval.every = {} asks for validation, but data.val is empty; name validation shards or set eval.every to 0", c.eval.every);
+  if (c.eval.every > 0 && c.data.val.empty())
+    fail_usage("eval.every = {} asks for validation, but data.val is empty; name validation shards or set eval.every to 0", c.eval.every);
   if (c.eval.sample_every > 0 && c.data.tokenizer.empty()) {
     fail_usage("eval.sample_every = {} asks for samples, but data.tokenizer is empty; name the tokenizer or set eval.sample_every to 0", c.eval.sample_every);
   }

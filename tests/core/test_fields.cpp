@@ -87,7 +87,8 @@ TEST_CASE("fields: wrong types, ranges and choices are named with the path and t
   CHECK(contains(read_error(R"({"count": 1, "inner": {"flag": 1}})"), "inner.flag (a | flag) must be true or false, got 1"));
   CHECK(contains(read_error(R"({"count": 1, "inner": {"flag": "true"}})"), "without quotes"));
   CHECK(contains(read_error(R"({"count": 1, "inner": {"rate": 1.01}})"), "inner.rate (a rate) must lie in 0 .. 1, got 1.01"));
-  CHECK(contains(read_error(R"({"count": 1, "inner": {"colour": "gren"}})"), "must be one of \"red\", \"green\", got the string \"gren\"; did you mean \"green\"?"));
+  CHECK(contains(read_error(R"({"count": 1, "inner": {"colour": "gren"}})"),
+                 "must be one of \"red\", \"green\", got the string \"gren\"; did you mean \"green\"?"));
   CHECK(contains(read_error(R"({"count": 1, "inner": {"colour": 0}})"), "inner.colour"));
   CHECK(contains(read_error(R"({"count": 1, "inner": 5})"), "inner is a section (the inside), expected an object { ... }, got 5"));
   CHECK(contains(read_error(R"({"count": {"x": 1}})"), "got an object"));

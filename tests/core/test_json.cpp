@@ -31,7 +31,8 @@ TEST_CASE("json: every key knows its line") {
 
 TEST_CASE("json: a key given twice") {
   KeyLines lines;
-  CHECK(error_of([&] { parse("{\"t\": {\n\"lr\": 1,\n\"x\": 0,\n\"lr\": 2}}", &lines); }) == "a.json, line 4: the key \"t.lr\" is given twice (first on line 2); remove one of them");
+  CHECK(error_of([&] { parse("{\"t\": {\n\"lr\": 1,\n\"x\": 0,\n\"lr\": 2}}", &lines); }) ==
+        "a.json, line 4: the key \"t.lr\" is given twice (first on line 2); remove one of them");
   CHECK(contains(error("{\"a\":{},\"a\":{}}"), "\"a\" is given twice"));
   CHECK(error("{\"a\": {\"x\": 1}, \"b\": {\"x\": 1}, \"c\": [{\"x\": 1}, {\"x\": 1}]}") == "");
 }
@@ -42,7 +43,8 @@ TEST_CASE("json: broken text names line, column and the likely mistake") {
   CHECK(contains(error("[1, 2, ]"), "remove the comma before ']'"));
   CHECK(contains(error("{\"a\": 1"), "cut off"));
   CHECK(contains(error("{\"a\" 1}"), "line 1"));
-  for (const char* bad : {"", " ", "{", "}", "nul", "{\"a\": NaN}", "{\"a\": 1e999}", "\"\xff\"", "{} {}", "{\"a\": 01}", "'a'", "\xef\xbb"}) CHECK(error(bad) != "");
+  for (const char* bad : {"", " ", "{", "}", "nul", "{\"a\": NaN}", "{\"a\": 1e999}", "\"\xff\"", "{} {}", "{\"a\": 01}", "'a'", "\xef\xbb"})
+    CHECK(error(bad) != "");
 }
 
 TEST_CASE("json: text made to hurt is refused, not obeyed") {

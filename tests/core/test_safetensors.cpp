@@ -98,7 +98,8 @@ TEST_CASE("safetensors: on_bytes sees the file, in order, also above a piece's s
   std::vector<float> big(700001, 1.5f);
   big[123456] = -7;
   std::string seen;
-  write_safetensors(dir.path() + "/t", {{"big", {big.data(), DType::f32, {700001}}}}, {}, [&](const void* p, std::size_t n) { seen.append(static_cast<const char*>(p), n); });
+  write_safetensors(dir.path() + "/t", {{"big", {big.data(), DType::f32, {700001}}}}, {},
+                    [&](const void* p, std::size_t n) { seen.append(static_cast<const char*>(p), n); });
   CHECK(seen == read_file(dir.path() + "/t"));
 }
 
@@ -128,7 +129,9 @@ TEST_CASE("safetensors: an absent tensor names the closest") {
 
 TEST_CASE("safetensors: files of others") {
   CHECK(header_error(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})", 4) == "");
-  CHECK(header_error(R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]},"e":{"dtype":"F32","shape":[0],"data_offsets":[4,4]}})", 8) == "");
+  const std::string unordered = R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]},)"
+                                R"("e":{"dtype":"F32","shape":[0],"data_offsets":[4,4]}})";
+  CHECK(header_error(unordered, 8) == "");
   TempDir dir;
   std::ofstream(dir.path() + "/f", std::ios::binary) << file_of(padded(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})"), 4);
   CHECK(SafetensorsReader(dir.path() + "/f").at("a").shape == Shape{1});
@@ -144,7 +147,8 @@ TEST_CASE("safetensors: damaged and foreign files are one sentence") {
   CHECK(contains(open_error("PK\x03\x04 this is some other kind of file"), "not a safetensors file"));
   CHECK(contains(open_error(file_of("hello   ", 0)), "does not start with '{'"));
   CHECK(contains(open_error(file_of("{\"a\": {}  ", 0)), "not valid JSON"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8), "given twice"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8),
+                 "given twice"));
   CHECK(contains(header_error(R"({"a":5})", 0), "needs dtype, shape and data_offsets"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})", 8), "\"a\" has dtype \"F64\"; F32, BF16 and I32 can be read"));
   CHECK(contains(header_error(R"({"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}})", 8), "I64"));
@@ -159,10 +163,12 @@ TEST_CASE("safetensors: damaged and foreign files are one sentence") {
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4), "expected [begin, end]"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,-4]}})", 4), "expected [begin, end]"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", 12), "truncated"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12), "\"a\" and \"b\" overlap"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12),
+                 "\"a\" and \"b\" overlap"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8), "4 bytes before tensor \"a\" belong to no tensor"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 8), "4 bytes at the end"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", 6), "not a multiple"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", 6),
+                 "not a multiple"));
   CHECK(contains(header_error(R"({"__metadata__":{"a":1}})", 0), "may hold only strings"));
   CHECK(contains(header_error(R"({"__metadata__":[]})", 0), "not an object"));
 }
@@ -171,7 +177,8 @@ TEST_CASE("safetensors: every truncation and random damage end in a sentence or 
   TempDir dir;
   const std::string path = dir.path() + "/t";
   std::vector<float> data(50, 2.0f);
-  write_safetensors(path, {{"one", {data.data(), DType::f32, {5, 10}}}, {"two", {data.data(), DType::i32, {7}}}, {"three", {data.data(), DType::bf16, {3, 0}}}}, {{"format", "pt"}});
+  write_safetensors(path, {{"one", {data.data(), DType::f32, {5, 10}}}, {"two", {data.data(), DType::i32, {7}}}, {"three", {data.data(), DType::bf16, {3, 0}}}},
+                    {{"format", "pt"}});
   const std::string good = read_file(path);
   MemoryFile file;
   for (std::size_t n = 0; n < good.size(); ++n) {

@@ -1,6 +1,6 @@
-// Fault injection without touching the program: the test program defines the file functions of the C library itself, so that every call of the code under test comes
-// by here. Armed, the n-th call that changes the disk is replaced by a SIGKILL or by an error. fsync never waits for the disk: a killed process loses nothing that
-// the kernel has.
+// Fault injection without touching the program: the test program defines the file functions of the C library itself, so that every call of the code under test
+// comes by here. Armed, the n-th call that changes the disk is replaced by a SIGKILL or by an error. fsync never waits for the disk: a killed process loses
+// nothing that the kernel has.
 #pragma once
 
 #include <string>

@@ -35,8 +35,9 @@ TEST_CASE("config: the smallest one, with defaults for the rest") {
 }
 
 TEST_CASE("config: to_json is complete, reads back the same, and its own output is a fixed point") {
-  const Config c = small({"train.optimizer.lr=0.1234567890123456789", "model.rope_theta=500000", "train.optimizer.eps=1.1e-300", "data.val=x y,z", "data.seed=9007199254740991",
-                          "eval.sample_prompt=\"a\"\n\t\xc3\xa9", "model.attention.type=full", "train.schedule.type=wsd", "device=cpu", "log.tensorboard=false"});
+  const Config c = small({"train.optimizer.lr=0.1234567890123456789", "model.rope_theta=500000", "train.optimizer.eps=1.1e-300", "data.val=x y,z",
+                          "data.seed=9007199254740991", "eval.sample_prompt=\"a\"\n\t\xc3\xa9", "model.attention.type=full", "train.schedule.type=wsd",
+                          "device=cpu", "log.tensorboard=false"});
   const std::string text = to_json(c);
   const Config back = parse_config(text, "saved");
   CHECK(to_json(back) == text);
