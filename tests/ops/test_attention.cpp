@@ -96,11 +96,17 @@ TEST_CASE("attention with logits of +-80 and beyond") {
   for (std::int64_t t = 0; t < 200; ++t)
     for (std::int64_t i = 0; i < 16; ++i) c.q.f32()[t * 16 + i] = 1, c.k.f32()[t * 16 + i] = t == 3 ? 20.0f : -20.0f;  // q.k / 4 = +-80: all the mass on key 3
   c.run(dev);
+  CHECK(c.o.f32()[5] == Approx(c.v.f32()[5]));  // a query whose only key has a logit of -80
+  CHECK(c.lse.f32()[0] == Approx(-80.0f));
   for (std::int64_t t = 3; t < 200; ++t) {
     CHECK(c.o.f32()[t * 16 + 5] == Approx(c.v.f32()[3 * 16 + 5]));
     CHECK(c.lse.f32()[t] == Approx(80.0f));
     CHECK(c.dq.f32()[t * 16 + 5] == Approx(0).margin(1e-4));
   }
+  std::fill_n(c.k.f32(), c.k.numel(), -100.0f);  // logits of -400: their exponential is 0 unless the maximum is taken off
+  c.run(dev);
+  CHECK(c.lse.f32()[0] == Approx(-400.0f));
+  CHECK(c.o.f32()[5] == Approx(c.v.f32()[5]));
 }
 
 TEST_CASE("a window of T or more is full attention, to the bit") {
