@@ -28,7 +28,8 @@ void Arena::reserve(std::size_t bytes) {
   NSA_CHECK(!slab_ && used_ == 0, "arena: reserve() on an arena in use");
   const std::size_t rounded = bytes ? bytes : kAlign;
   void* p = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  NSA_CHECK(p != MAP_FAILED, "memory: {:.2f} GiB asked, the system refused ({}); a smaller train.micro_batch, data.sequence_length or train.recompute=block needs less",
+  NSA_CHECK(p != MAP_FAILED,
+            "memory: {:.2f} GiB asked, the system refused ({}); a smaller train.micro_batch, data.sequence_length or train.recompute=block needs less",
             static_cast<double>(bytes) / (1 << 30), std::strerror(errno));
   madvise(p, rounded, MADV_HUGEPAGE);
   slab_ = static_cast<std::byte*>(p);

@@ -119,7 +119,7 @@ struct AttentionRun {
   AttentionConfig config;
   NsaShape nsa;
   BatchShape batch;
-  Tensor q, k, v, d_o, o, lse, delta, dq, dk, dv;                      // both kinds
+  Tensor q, k, v, d_o, o, lse, delta, dq, dk, dv;  // both kinds
   Tensor kc, vc, dkc, dvc, o_cmp, o_win, lse_cmp, lse_win, o_sum, gates, d_logits, deltas, selected, dk2, dv2;
 
   AttentionRun(Device& device, const AttentionSizes& sizes) : dev(device), config(sizes.attention), nsa(nsa_shape(config)), batch{1, sizes.T} {
@@ -197,7 +197,8 @@ std::vector<AttentionBench> bench_attention(const AttentionSizes& sizes, bool ba
   const auto none = [](const std::string&) { return 0.0; };
   std::vector<AttentionBench> out;
   out.push_back({type, "forward", sizes.T, median(forward_ms), attention_gflop(sizes), rows_of(forward_profile, forward_ms.front(), none)});
-  if (backward) out.push_back({type, "backward", sizes.T, median(backward_ms), 2 * attention_gflop(sizes), rows_of(backward_profile, backward_ms.front(), none)});
+  if (backward)
+    out.push_back({type, "backward", sizes.T, median(backward_ms), 2 * attention_gflop(sizes), rows_of(backward_profile, backward_ms.front(), none)});
   return out;
 }
 

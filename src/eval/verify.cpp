@@ -30,7 +30,8 @@ std::string coordinate(const Shape& shape, std::int64_t index) {
 }
 
 VerifyRow compare(const std::string& name, In got, In want, double tolerance) {
-  NSA_CHECK(got.numel() == want.numel(), "verify: {} has {} elements in the file, {} are computed: the file's config does not fit its tensors", name, want.numel(), got.numel());
+  NSA_CHECK(got.numel() == want.numel(), "verify: {} has {} elements in the file, {} are computed: the file's config does not fit its tensors", name,
+            want.numel(), got.numel());
   double difference = 0, norm = 0, worst = -1;
   std::int64_t worst_at = 0;
   for (std::int64_t i = 0; i < want.numel(); ++i) {
@@ -106,7 +107,8 @@ struct LayerRun {
     row("gates", s.gates, 3);
   }
 
-  // Full attention: fill. NSA: the selection is compared by itself; what follows uses the file's indices, so that a tie in one place is not an error everywhere.
+  // Full attention: fill. NSA: the selection is compared by itself; what follows uses the file's indices, so that a tie in one place is not an error
+  // everywhere.
   void fill(Device& dev, const FullAttention& layer, const FullAttention::Saved& s, In x, In rope) { layer.fill(dev, s, x, rope); }
   void fill(Device& dev, const NsaAttention& layer, const NsaAttention::Saved& s, In x, In rope) {
     layer.fill_selected(dev, s, x, rope);
@@ -164,7 +166,8 @@ void planned(int threads, F&& pass) {
 
 VerifyReport verify_layer(const SafetensorsReader& file, const GoldenConfig& golden, int threads) {
   const Tensor& x = file.at("x");
-  NSA_CHECK(x.shape.rank() == 3 && x.dim(2) == golden.model.hidden_size, "{}: x has shape {}, expected (B, T, {})", file.path(), x.shape.str(), golden.model.hidden_size);
+  NSA_CHECK(x.shape.rank() == 3 && x.dim(2) == golden.model.hidden_size, "{}: x has shape {}, expected (B, T, {})", file.path(), x.shape.str(),
+            golden.model.hidden_size);
   LayerRun run{file, golden.model, {x.dim(0), x.dim(1)}, {"attention_layer", {}}};
   planned(threads, [&](Device& dev) { run.pass(dev); });
   return run.report;

@@ -40,7 +40,8 @@ Flops flops_per_token(const ModelConfig& config, std::int64_t T) {
     weights += C * H * 3;
     const double blocks = static_cast<double>(nsa.Tc(T)) / tokens, l = static_cast<double>(nsa.l);
     if (a.compressor != Compressor::mean) {
-      const double Ek = a.compressor == Compressor::mlp ? static_cast<double>(a.hidden_k()) : Dk, Ev = a.compressor == Compressor::mlp ? static_cast<double>(a.hidden_v()) : Dv;
+      const double Ek = a.compressor == Compressor::mlp ? static_cast<double>(a.hidden_k()) : Dk,
+                   Ev = a.compressor == Compressor::mlp ? static_cast<double>(a.hidden_v()) : Dv;
       weights += blocks * Hkv * (l * Dk * Ek + l * Dv * Ev);
       if (a.compressor == Compressor::mlp) weights += blocks * Hkv * (Ek * Dk + Ev * Dv);
     }

@@ -67,7 +67,9 @@ NsaAttention NsaAttention::declare(Params& params, const std::string& prefix, co
   layer.compress_k = declare_compressor(params, prefix + "compress_k", a, Dk, a.hidden_k());
   layer.compress_v = declare_compressor(params, prefix + "compress_v", a, Dv, a.hidden_v());
   if (a.qk_norm) {
-    const auto norm = [&](const char* name) { return HeadNorm{{&params.declare(prefix + name + ".weight", {Dk}, Init::ones), static_cast<float>(model.norm_eps)}}; };
+    const auto norm = [&](const char* name) {
+      return HeadNorm{{&params.declare(prefix + name + ".weight", {Dk}, Init::ones), static_cast<float>(model.norm_eps)}};
+    };
     layer.q_norm = norm("q_norm");
     layer.k_norm_cmp = norm("k_norm_cmp");
     layer.k_norm_slc = norm("k_norm_slc");

@@ -58,7 +58,11 @@ std::vector<ParameterRow> parameter_rows(const Params& params) {
   std::vector<ParameterRow> rows;
   for (const Param& p : params.list()) {
     const auto has = [&](const char* part) { return p.name.find(part) != std::string::npos; };
-    const std::string part = has("embed_tokens") ? "embedding" : has("lm_head") ? "head" : has(".mlp.") ? "feed-forward" : has(".self_attn.") ? "attention" : "norms";
+    const std::string part = has("embed_tokens")  ? "embedding"
+                             : has("lm_head")     ? "head"
+                             : has(".mlp.")       ? "feed-forward"
+                             : has(".self_attn.") ? "attention"
+                                                  : "norms";
     auto row = rows.begin();
     while (row != rows.end() && row->part != part) ++row;
     if (row == rows.end()) row = rows.insert(row, {part, 0, 0});
@@ -71,18 +75,20 @@ std::vector<ParameterRow> parameter_rows(const Params& params) {
 std::vector<std::pair<std::string, std::string>> config_rows(const Config& c) {
   const AttentionConfig& a = c.model.attention;
   std::vector<std::pair<std::string, std::string>> rows;
-  rows.push_back({"model", fmt::format("{} layers, {} wide, feed-forward {}, vocabulary {}{}", c.model.num_layers, c.model.hidden_size, c.model.intermediate_size,
-                                       c.model.vocab_size, c.model.tie_embeddings ? ", tied head" : "")});
-  rows.push_back({"attention", fmt::format("{}, {} heads on {}, head dims {}/{}{}", kAttentionTypes[static_cast<std::size_t>(a.type)], a.num_heads, a.num_kv_heads, a.head_dim,
-                                           a.Dv(), a.qk_norm ? ", QK-norm" : "")});
+  rows.push_back({"model", fmt::format("{} layers, {} wide, feed-forward {}, vocabulary {}{}", c.model.num_layers, c.model.hidden_size,
+                                       c.model.intermediate_size, c.model.vocab_size, c.model.tie_embeddings ? ", tied head" : "")});
+  rows.push_back({"attention", fmt::format("{}, {} heads on {}, head dims {}/{}{}", kAttentionTypes[static_cast<std::size_t>(a.type)], a.num_heads,
+                                           a.num_kv_heads, a.head_dim, a.Dv(), a.qk_norm ? ", QK-norm" : "")});
   if (a.type == AttentionType::nsa) {
-    rows.push_back({"", fmt::format("blocks {}/{} ({}), select {} of {}, window {}", a.compress_block, a.compress_stride, kCompressors[static_cast<std::size_t>(a.compressor)],
-                                    a.select_count, a.select_block, a.w())});
+    rows.push_back({"", fmt::format("blocks {}/{} ({}), select {} of {}, window {}", a.compress_block, a.compress_stride,
+                                    kCompressors[static_cast<std::size_t>(a.compressor)], a.select_count, a.select_block, a.w())});
   }
-  rows.push_back({"batch", fmt::format("{} tokens = {} x {} sequences of {}", c.train.batch_tokens, c.accumulation(), c.train.micro_batch, c.data.sequence_length)});
-  rows.push_back({"schedule", fmt::format("{} steps, lr {} ({}), warm-up {}", c.total_steps(), c.train.optimizer.lr, kScheduleTypes[static_cast<std::size_t>(c.train.schedule.type)],
-                                          c.train.schedule.warmup_steps)});
-  rows.push_back({"precision", fmt::format("{}, recompute {}", kPrecisions[static_cast<std::size_t>(c.train.precision)], kRecomputes[static_cast<std::size_t>(c.train.recompute)])});
+  rows.push_back(
+      {"batch", fmt::format("{} tokens = {} x {} sequences of {}", c.train.batch_tokens, c.accumulation(), c.train.micro_batch, c.data.sequence_length)});
+  rows.push_back({"schedule", fmt::format("{} steps, lr {} ({}), warm-up {}", c.total_steps(), c.train.optimizer.lr,
+                                          kScheduleTypes[static_cast<std::size_t>(c.train.schedule.type)], c.train.schedule.warmup_steps)});
+  rows.push_back({"precision", fmt::format("{}, recompute {}", kPrecisions[static_cast<std::size_t>(c.train.precision)],
+                                           kRecomputes[static_cast<std::size_t>(c.train.recompute)])});
   return rows;
 }
 

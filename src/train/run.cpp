@@ -24,9 +24,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
+double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
 RunLogOptions log_options(const Config& config, const RunOptions& options) {
   return {run_dir(config), config.total_steps(), config.log.every, config.log.tensorboard, options.console};
@@ -99,8 +97,8 @@ std::optional<Tokenizer> open_tokenizer(const Config& config, const TokenData& d
   if (config.data.tokenizer.empty()) return std::nullopt;
   Tokenizer tokenizer = Tokenizer::open(config.data.tokenizer);
   if (tokenizer.vocab_size() > config.model.vocab_size) {
-    fail_usage("model.vocab_size is {}, but the tokenizer {} has {} tokens: set model.vocab_size to at least that", config.model.vocab_size, config.data.tokenizer,
-               tokenizer.vocab_size());
+    fail_usage("model.vocab_size is {}, but the tokenizer {} has {} tokens: set model.vocab_size to at least that", config.model.vocab_size,
+               config.data.tokenizer, tokenizer.vocab_size());
   }
   if (data.tokenizer_hash() && data.tokenizer_hash() != tokenizer.hash()) {
     fail_usage("data.tokenizer {} is not the one the shards were made with ({}): point data.tokenizer at that model, or tokenize the text again",
@@ -110,11 +108,20 @@ std::optional<Tokenizer> open_tokenizer(const Config& config, const TokenData& d
 }
 
 Run::Run(const Config& config, const RunOptions& options)
-    : config_(config), options_(options), dir_(prepared_dir(config, options)), lock_(dir_), log_(log_options(config, options)),
-      train_data_(config.data.train, config.data.sequence_length, config.model.vocab_size), val_data_(open_val(config)),
-      tokenizer_(open_tokenizer(config, train_data_)), plan_(plan_memory(config, cpu_threads(config))),
-      gpt_(reserved(), config.model, config.data.sequence_length, Params::With::training), batch_(dev_, config.train.micro_batch, config.data.sequence_length),
-      loader_(train_data_, static_cast<std::uint64_t>(config.data.seed)), losses_(config.train.outlier_window), norms_(config.train.outlier_window) {
+    : config_(config),
+      options_(options),
+      dir_(prepared_dir(config, options)),
+      lock_(dir_),
+      log_(log_options(config, options)),
+      train_data_(config.data.train, config.data.sequence_length, config.model.vocab_size),
+      val_data_(open_val(config)),
+      tokenizer_(open_tokenizer(config, train_data_)),
+      plan_(plan_memory(config, cpu_threads(config))),
+      gpt_(reserved(), config.model, config.data.sequence_length, Params::With::training),
+      batch_(dev_, config.train.micro_batch, config.data.sequence_length),
+      loader_(train_data_, static_cast<std::uint64_t>(config.data.seed)),
+      losses_(config.train.outlier_window),
+      norms_(config.train.outlier_window) {
   restore();
 }
 
@@ -230,8 +237,11 @@ Exit Run::go() {
     one_step();
     if (state_.skipped_in_row >= config_.train.max_skipped) {
       save();
-      throw Error(fmt::format("{} steps in a row had a non-finite loss or gradient norm; stopped at step {}, state saved in {}: a lower train.optimizer.lr or a "
-                              "longer warm-up is the usual cure", state_.skipped_in_row, state_.step, dir_), Exit::non_finite);
+      throw Error(
+          fmt::format("{} steps in a row had a non-finite loss or gradient norm; stopped at step {}, state saved in {}: a lower train.optimizer.lr or a "
+                      "longer warm-up is the usual cure",
+                      state_.skipped_in_row, state_.step, dir_),
+          Exit::non_finite);
     }
     if (at(config_.checkpoint.every) || finished()) save();
     if (at(config_.eval.every) || (config_.eval.every && finished())) {

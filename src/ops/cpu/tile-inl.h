@@ -53,7 +53,8 @@ HWY_INLINE void tile_block(std::int64_t K, const float* HWY_RESTRICT a, std::int
 }
 
 template <int NV, bool kAdd>
-HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b, std::int64_t ldb, float* c, std::int64_t ldc) {
+HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b, std::int64_t ldb, float* c,
+                             std::int64_t ldc) {
   std::int64_t i = 0;
   for (; i + kTileMR <= M; i += kTileMR) tile_block<kTileMR, NV, kAdd>(K, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc);
   const float* ai = a + i * a_row;
@@ -70,7 +71,8 @@ HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std
 
 /// C (M,N) = [C +] A (M,K) B (K,N); N a multiple of kTileN.
 template <bool kAdd>
-HWY_INLINE void tile_gemm(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b, std::int64_t ldb, float* c, std::int64_t ldc) {
+HWY_INLINE void tile_gemm(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b,
+                          std::int64_t ldb, float* c, std::int64_t ldc) {
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
   std::int64_t j = 0;
   for (; j + kTileNV * lanes <= N; j += kTileNV * lanes) tile_columns<kTileNV, kAdd>(M, K, a, a_row, a_col, b + j, ldb, c + j, ldc);
