@@ -33,7 +33,8 @@ struct CorpusArguments {
   void add_to(CLI::App& app) {
     app.add_option("inputs", inputs, "files, folders and globs of text: plain or JSONL with \"text\", also .gz and .zst")->required();
     app.add_option("--format", options.format, "auto: .jsonl and .ndjson are JSONL, everything else is plain text")
-        ->transform(CLI::CheckedTransformer(std::map<std::string, TextFormat>{{"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}}))
+        ->transform(CLI::CheckedTransformer(
+            std::map<std::string, TextFormat>{{"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}}))
         ->default_str("auto");
     app.add_option("--document-separator", separator,
                    "in plain text: none (a file is one document), blank-line (runs of blank lines separate documents), or a text that alone on a line does")

@@ -65,10 +65,13 @@ void print_histogram(const Shard& shard, const std::map<std::int32_t, std::int64
   std::vector<std::pair<std::int32_t, std::int64_t>> order(counts.begin(), counts.end());
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
   order.resize(std::min(order.size(), static_cast<std::size_t>(top)));
-  Table table{.title = fmt::format("{} different tokens, the most frequent:", grouped(static_cast<std::int64_t>(counts.size()))), .head = {"token", "count", "share"}, .rows = {}};
+  Table table{.title = fmt::format("{} different tokens, the most frequent:", grouped(static_cast<std::int64_t>(counts.size()))),
+              .head = {"token", "count", "share"},
+              .rows = {}};
   if (tokenizer) table.head.push_back("text");
   for (const auto& [token, count] : order) {
-    table.rows.push_back({fmt::format("{}", token), grouped(count), fmt::format("{:.2f} %", 100.0 * static_cast<double>(count) / static_cast<double>(shard.tokens()))});
+    table.rows.push_back(
+        {fmt::format("{}", token), grouped(count), fmt::format("{:.2f} %", 100.0 * static_cast<double>(count) / static_cast<double>(shard.tokens()))});
     if (tokenizer) table.rows.back().push_back(token == tokenizer->eot() ? "end of text" : "\"" + printable(tokenizer->decode({token})) + "\"");
   }
   if (!order.empty()) std::printf("%s", to_text(table).c_str());
@@ -95,8 +98,8 @@ std::optional<Tokenizer> tokenizer_for(const Shard& shard, const Options& option
   if (!options.tokenizer.empty()) {
     Tokenizer tokenizer = Tokenizer::open(options.tokenizer);
     const std::uint64_t hash = shard.info() ? shard.info()->tokenizer_hash : 0;
-    NSA_CHECK(hash == 0 || hash == tokenizer.hash(), "shard {}: made with another tokenizer ({}, {:016x}) than {} ({:016x})", shard.path(), shard.info()->tokenizer, hash,
-              options.tokenizer, tokenizer.hash());
+    NSA_CHECK(hash == 0 || hash == tokenizer.hash(), "shard {}: made with another tokenizer ({}, {:016x}) than {} ({:016x})", shard.path(),
+              shard.info()->tokenizer, hash, options.tokenizer, tokenizer.hash());
     return tokenizer;
   }
   if (!shard.info() || shard.info()->tokenizer.empty()) return std::nullopt;
@@ -115,8 +118,8 @@ void inspect_one(const std::string& path, const Options& options) {
   if (shard.info()) {
     const ShardInfo& info = *shard.info();
     std::printf("says of itself: tokenizer %s (%016llx), vocabulary %s, end of text %lld, %s documents, %s bytes of text\n",
-                info.tokenizer.empty() ? "unknown" : info.tokenizer.c_str(), static_cast<unsigned long long>(info.tokenizer_hash), grouped(info.vocab_size).c_str(),
-                static_cast<long long>(info.eot), grouped(info.documents).c_str(), grouped(info.text_bytes).c_str());
+                info.tokenizer.empty() ? "unknown" : info.tokenizer.c_str(), static_cast<unsigned long long>(info.tokenizer_hash),
+                grouped(info.vocab_size).c_str(), static_cast<long long>(info.eot), grouped(info.documents).c_str(), grouped(info.text_bytes).c_str());
   } else {
     std::printf("no side-car\n");
   }
@@ -138,7 +141,8 @@ void inspect_one(const std::string& path, const Options& options) {
   if (known) {
     std::printf("ok: every token is below %s (the highest is %lld)\n", grouped(vocab_size).c_str(), static_cast<long long>(highest));
   } else {
-    std::printf("ok as far as can be told: the vocabulary is unknown (--vocab-size or --tokenizer); the highest token is %lld\n", static_cast<long long>(highest));
+    std::printf("ok as far as can be told: the vocabulary is unknown (--vocab-size or --tokenizer); the highest token is %lld\n",
+                static_cast<long long>(highest));
   }
 }
 
@@ -163,7 +167,8 @@ int main(int argc, char** argv) {
   CLI::App app("A look into token shards (llm.c uint16 and uint32, headerless uint16, BIN.TOK); exit 1 when one is bad");
   app.add_option("shards", options.shards, "shards or globs of shards")->required();
   app.add_option("--tokenizer", options.tokenizer, "\"bytes\" or a model, to show text; default: the side-car's, if it is at hand");
-  app.add_option("--vocab-size", options.vocab_size, "every token must be below this; default: the tokenizer's or the side-car's")->check(CLI::Range(0, 1 << 30));
+  app.add_option("--vocab-size", options.vocab_size, "every token must be below this; default: the tokenizer's or the side-car's")
+      ->check(CLI::Range(0, 1 << 30));
   app.add_option("--top", options.top, "how many of the most frequent tokens to list")->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--offset", options.offset, "show what begins at this token")->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--count", options.count, "how many tokens to show there")->check(CLI::NonNegativeNumber)->capture_default_str();

@@ -73,7 +73,7 @@ class Progress {
 /// One piece of the corpus on its way to the shards.
 struct Work {
   CorpusPiece piece;
-  std::string why;  // not empty: a bad JSONL line
+  std::string why;                                // not empty: a bad JSONL line
   std::vector<std::vector<std::int32_t>> tokens;  // of its stretches, in order
 };
 
@@ -149,7 +149,8 @@ void encode_batch(const Tokenizer& tokenizer, int threads, Batch& batch) {
 /// The two sides of the split. A document's side depends on its number and the seed alone.
 class Split {
  public:
-  Split(const Options& options, const Tokenizer& tokenizer) : val_fraction_(options.val_fraction), draw_(static_cast<std::uint64_t>(options.seed), "val split") {
+  Split(const Options& options, const Tokenizer& tokenizer)
+      : val_fraction_(options.val_fraction), draw_(static_cast<std::uint64_t>(options.seed), "val split") {
     const ShardInfo info{.tokenizer = options.tokenizer, .tokenizer_hash = tokenizer.hash(), .vocab_size = tokenizer.vocab_size(), .eot = tokenizer.eot()};
     train_.emplace(options.out + "_train", info, options.shard_tokens);
     if (val_fraction_ > 0) val_.emplace(options.out + "_val", info, options.shard_tokens);
@@ -174,7 +175,9 @@ class Split {
 
   void finish() {
     NSA_CHECK(documents() > 0, "no document with text in the input: nothing was written");
-    const char* hint = "documents go to one side whole: give more documents, another --seed or --val-fraction, or --document-separator; or tokenize a file of its own for validation";
+    const char* hint =
+        "documents go to one side whole: give more documents, another --seed or --val-fraction, or --document-separator; or tokenize a file of its own for "
+        "validation";
     NSA_CHECK(!val_ || val_->documents() > 0, "--val-fraction {}: none of {} documents fell to validation: {}", val_fraction_, documents(), hint);
     NSA_CHECK(train_->documents() > 0, "--val-fraction {}: none of {} documents was left for training: {}", val_fraction_, documents(), hint);
     train_->finish();
@@ -230,8 +233,8 @@ int tokenize(const Options& options) {
   split.print();
   const double seconds = progress.seconds(), bytes = static_cast<double>(split.text_bytes());
   std::printf("%s documents, %s bytes of text, %s tokens (%.3f bytes per token), %.1f s, %.1f MB/s with %d thread%s\n", grouped(split.documents()).c_str(),
-              grouped(split.text_bytes()).c_str(), grouped(split.tokens()).c_str(), bytes / static_cast<double>(split.tokens()), seconds, bytes / 1e6 / seconds, threads,
-              threads == 1 ? "" : "s");
+              grouped(split.text_bytes()).c_str(), grouped(split.tokens()).c_str(), bytes / static_cast<double>(split.tokens()), seconds, bytes / 1e6 / seconds,
+              threads, threads == 1 ? "" : "s");
   if (corpus.skipped() > 0) std::printf("skipped %s bad lines, the first: %s\n", grouped(corpus.skipped()).c_str(), corpus.first_skipped().c_str());
   return 0;
 }

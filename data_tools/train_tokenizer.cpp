@@ -152,8 +152,10 @@ std::vector<std::string> read_sample(const Options& options) {
     fail("--vocab-size {}: {} bytes of text give at most {} pieces: ask for fewer, or give more text", options.vocab_size, bytes, most);
   }
   if (message.find("smaller than required_chars") != std::string::npos || message.find("Increase vocab_size") != std::string::npos) {
-    fail("--vocab-size {}: too small: 256 pieces are bytes, 2 are marks, and the characters of the text need theirs: ask for more, or lower --character-coverage",
-         options.vocab_size);
+    fail(
+        "--vocab-size {}: too small: 256 pieces are bytes, 2 are marks, and the characters of the text need theirs: ask for more, or lower "
+        "--character-coverage",
+        options.vocab_size);
   }
   fail("the tokenizer library could not train {} pieces on {} bytes of text: {}", options.vocab_size, bytes, message);
 }
@@ -203,8 +205,8 @@ int train(const Options& options) {
   }
   write_file_atomic(options.out, model);
   std::remove(temporary.c_str());
-  std::printf("%s: %s pieces, %.3f bytes per token on the sample, every stretch of it given back exactly\n", options.out.c_str(), grouped(options.vocab_size).c_str(),
-              static_cast<double>(bytes) / static_cast<double>(tokens));
+  std::printf("%s: %s pieces, %.3f bytes per token on the sample, every stretch of it given back exactly\n", options.out.c_str(),
+              grouped(options.vocab_size).c_str(), static_cast<double>(bytes) / static_cast<double>(tokens));
   return 0;
 }
 

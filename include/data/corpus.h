@@ -1,5 +1,5 @@
-// Text for tokenizers: plain text and JSONL with "text", both also .gz / .zst (recognised by content), from files, folders and globs. Streams: memory is bounded
-// by one piece of plain text (64 MiB at most, 256 KiB usually) or one JSONL line, whatever the size of the corpus.
+// Text for tokenizers: plain text and JSONL with "text", both also .gz / .zst (recognised by content), from files, folders and globs. Streams: memory is
+// bounded by one piece of plain text (64 MiB at most, 256 KiB usually) or one JSONL line, whatever the size of the corpus.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,8 @@ enum class OnBad { fail, skip };                   ///< what to do with a line t
 
 struct CorpusOptions {
   TextFormat format = TextFormat::automatic;
-  /// Plain text: a line that is exactly this (without its line end) separates documents; blank_lines: every run of empty lines does. Neither: one file is one document.
+  /// Plain text: a line that is exactly this (without its line end) separates documents; blank_lines: every run of empty lines does. Neither: one file is one
+  /// document.
   std::string separator;
   bool blank_lines = false;
   OnBad on_bad = OnBad::fail;
@@ -50,9 +51,9 @@ class Corpus {
   void bad(std::size_t file, std::int64_t line, const std::string& why);
 
   const std::vector<std::string>& files() const { return files_; }
-  std::int64_t total_bytes() const { return total_bytes_; }      ///< of all files as they lie on the disk
-  std::int64_t bytes_read() const;                               ///< of those, for progress
-  std::int64_t skipped() const { return skipped_; }              ///< bad lines left out
+  std::int64_t total_bytes() const { return total_bytes_; }            ///< of all files as they lie on the disk
+  std::int64_t bytes_read() const;                                     ///< of those, for progress
+  std::int64_t skipped() const { return skipped_; }                    ///< bad lines left out
   const std::string& first_skipped() const { return first_skipped_; }  ///< "FILE:LINE: why"
 
  private:
@@ -68,12 +69,12 @@ class Corpus {
   std::vector<std::string> files_;
   std::int64_t total_bytes_ = 0, finished_bytes_ = 0, skipped_ = 0;
   std::string first_skipped_;
-  std::size_t file_ = 0;             // being read
-  std::unique_ptr<Reader> reader_;   // null between files
-  std::string document_;             // plain text read, not yet handed out
-  std::int64_t document_line_ = 1;   // where it begins
-  std::size_t try_cut_at_ = 0;       // size of document_ from which a cut is looked for
-  bool document_open_ = false;       // a piece of this document was handed out
+  std::size_t file_ = 0;            // being read
+  std::unique_ptr<Reader> reader_;  // null between files
+  std::string document_;            // plain text read, not yet handed out
+  std::int64_t document_line_ = 1;  // where it begins
+  std::size_t try_cut_at_ = 0;      // size of document_ from which a cut is looked for
+  bool document_open_ = false;      // a piece of this document was handed out
 };
 
 }  // namespace nsa

@@ -1,6 +1,6 @@
 // Batches. A shard holds floor((tokens-1)/T) sequences of T+1 tokens (neighbours share one token); every sequence is visited once per epoch in a seeded
-// permutation. The whole state is one number, the global sequence index: sequence g is element g % S of the permutation of epoch g / S. It does not depend on the
-// micro-batch or on the number of ranks, so a run resumes with others.
+// permutation. The whole state is one number, the global sequence index: sequence g is element g % S of the permutation of epoch g / S. It does not depend on
+// the micro-batch or on the number of ranks, so a run resumes with others.
 #pragma once
 
 #include <cstdint>
@@ -31,13 +31,13 @@ class TokenData {
   std::int64_t T() const { return T_; }
   std::int64_t sequences() const { return first_.back(); }
   std::int64_t tokens() const;
-  std::int64_t skipped_tokens() const;                       ///< tails and shards shorter than a sequence
+  std::int64_t skipped_tokens() const;  ///< tails and shards shorter than a sequence
   const std::vector<Shard>& shards() const { return shards_; }
   void read(std::int64_t sequence, std::int32_t* out) const;  ///< T+1 tokens
   /// Mean bytes of text per token, when every side-car says so; else 0. (bits per byte = loss / ln 2 / bytes_per_token)
   double bytes_per_token() const;
-  std::uint64_t tokenizer_hash() const;                       ///< 0 when unknown
-  std::uint64_t fingerprint() const;                          ///< of all shards in order
+  std::uint64_t tokenizer_hash() const;  ///< 0 when unknown
+  std::uint64_t fingerprint() const;     ///< of all shards in order
 
  private:
   std::vector<Shard> shards_;

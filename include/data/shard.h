@@ -53,10 +53,10 @@ class Shard {
   std::string path_;
   ShardFormat format_ = ShardFormat::raw_u16;
   std::int64_t tokens_ = 0;
-  std::int64_t header_vocab_ = 0;       // 0: the header does not say
-  int width_ = 2;                       // bytes per token
-  const unsigned char* map_ = nullptr;  // whole file
-  const unsigned char* data_ = nullptr; // first token
+  std::int64_t header_vocab_ = 0;        // 0: the header does not say
+  int width_ = 2;                        // bytes per token
+  const unsigned char* map_ = nullptr;   // whole file
+  const unsigned char* data_ = nullptr;  // first token
   std::size_t size_ = 0;
   std::optional<ShardInfo> info_;
 };

@@ -23,9 +23,9 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
   std::int64_t vocab_size() const;
-  std::int32_t eot() const;                ///< separates documents
-  std::uint64_t hash() const;              ///< XXH3 of the model file ("bytes": of that word); shards remember it
-  const std::string& spec() const;         ///< what open() was given
+  std::int32_t eot() const;         ///< separates documents
+  std::uint64_t hash() const;       ///< XXH3 of the model file ("bytes": of that word); shards remember it
+  const std::string& spec() const;  ///< what open() was given
   /// Appends the tokens of `text`, without eot. decode(encode(x)) == x for any bytes (bytes that are not UTF-8 become byte tokens). Thread-safe.
   void encode(std::string_view text, std::vector<std::int32_t>& out) const;
   std::vector<std::int32_t> encode(std::string_view text) const;

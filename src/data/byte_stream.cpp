@@ -144,9 +144,12 @@ ByteStream::~ByteStream() = default;
 
 std::size_t ByteStream::read(char* out, std::size_t n) {
   switch (impl_->packing) {
-    case Packing::gzip: return impl_->take_gzip(out, n);
-    case Packing::zstd: return impl_->take_zstd(out, n);
-    case Packing::none: break;
+    case Packing::gzip:
+      return impl_->take_gzip(out, n);
+    case Packing::zstd:
+      return impl_->take_zstd(out, n);
+    case Packing::none:
+      break;
   }
   return impl_->take_plain(out, n);
 }

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kPieceBytes = 1 << 18;                 // plain text is handed out in pieces of about this
+constexpr std::size_t kPieceBytes = 1 << 18;                  // plain text is handed out in pieces of about this
 constexpr std::size_t kLongestPiece = std::size_t{64} << 20;  // text without any place to cut is cut here all the same
 constexpr std::size_t kNoLimit = static_cast<std::size_t>(-1);
 
@@ -110,9 +110,9 @@ struct Corpus::Reader {
   ByteStream bytes;
   bool is_json;
   std::vector<char> buffer;
-  std::size_t begin = 0, end = 0;  // unread part of buffer
-  std::string line;                // the last one read, with its line end; of a plain-text line beyond the limit, a part
-  std::int64_t number = 0;         // of that line, from 1
+  std::size_t begin = 0, end = 0;       // unread part of buffer
+  std::string line;                     // the last one read, with its line end; of a plain-text line beyond the limit, a part
+  std::int64_t number = 0;              // of that line, from 1
   bool starts = true, complete = true;  // is `line` the beginning of its line, and its end?
 
   bool next(std::size_t limit);
@@ -249,8 +249,9 @@ bool Corpus::next_text(CorpusPiece& piece) {
     }
     const std::size_t valid = utf8_valid_prefix(line);
     if (valid < line.size()) {
-      bad(file_, reader_->number, fmt::format("invalid UTF-8 (byte 0x{:02X} at byte {} of the {})", static_cast<unsigned char>(line[valid]), valid + 1,
-                                              reader_->starts ? "line" : "rest of a long line"));
+      bad(file_, reader_->number,
+          fmt::format("invalid UTF-8 (byte 0x{:02X} at byte {} of the {})", static_cast<unsigned char>(line[valid]), valid + 1,
+                      reader_->starts ? "line" : "rest of a long line"));
       continue;
     }
     if (document_.empty()) document_line_ = reader_->number;

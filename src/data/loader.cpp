@@ -44,17 +44,20 @@ TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std:
     longest = std::max(longest, shard.tokens());
     if (!shard.info()) continue;
     const ShardInfo& info = *shard.info();
-    NSA_CHECK(info.vocab_size == vocab_size, "shard {}: made for a vocabulary of {}, but the model's is {}: set model.vocab_size, or make the shards with the model's tokenizer",
-              file, info.vocab_size, vocab_size);
+    NSA_CHECK(info.vocab_size == vocab_size,
+              "shard {}: made for a vocabulary of {}, but the model's is {}: set model.vocab_size, or make the shards with the model's tokenizer", file,
+              info.vocab_size, vocab_size);
     if (info.tokenizer_hash == 0) continue;
     if (with_hash && with_hash->info()->tokenizer_hash != info.tokenizer_hash) {
-      fail("shard {}: made with the tokenizer {} ({:016x}), but {} with {} ({:016x}): shards of one run need one tokenizer", file, info.tokenizer, info.tokenizer_hash,
-           with_hash->path(), with_hash->info()->tokenizer, with_hash->info()->tokenizer_hash);
+      fail("shard {}: made with the tokenizer {} ({:016x}), but {} with {} ({:016x}): shards of one run need one tokenizer", file, info.tokenizer,
+           info.tokenizer_hash, with_hash->path(), with_hash->info()->tokenizer, with_hash->info()->tokenizer_hash);
     }
     with_hash = &shard;
   }
-  NSA_CHECK(sequences() > 0, "data: no shard holds a single sequence: one takes {} + 1 tokens, the longest of {} shards has {} ({}): give more text or a shorter data.sequence_length",
-            T, shards_.size(), longest, files[0]);
+  NSA_CHECK(
+      sequences() > 0,
+      "data: no shard holds a single sequence: one takes {} + 1 tokens, the longest of {} shards has {} ({}): give more text or a shorter data.sequence_length",
+      T, shards_.size(), longest, files[0]);
 }
 
 std::int64_t TokenData::tokens() const {

@@ -81,10 +81,14 @@ std::int64_t widen(const unsigned char* from, std::int64_t n, std::int32_t* out)
 
 const char* name_of(ShardFormat format) {
   switch (format) {
-    case ShardFormat::llmc_u16: return "llm.c uint16";
-    case ShardFormat::llmc_u32: return "llm.c uint32";
-    case ShardFormat::raw_u16: return "headerless uint16";
-    case ShardFormat::bin_tok: return "BIN.TOK";
+    case ShardFormat::llmc_u16:
+      return "llm.c uint16";
+    case ShardFormat::llmc_u32:
+      return "llm.c uint32";
+    case ShardFormat::raw_u16:
+      return "headerless uint16";
+    case ShardFormat::bin_tok:
+      return "BIN.TOK";
   }
   return "?";
 }
@@ -106,7 +110,8 @@ void Shard::find_layout() {
     format_ = ShardFormat::raw_u16;
     const std::string foreign = foreign_content(map_, size_);
     NSA_CHECK(foreign.empty(), "shard {}: this is {}, not token ids; the tool `tokenize` makes shards from text", path_, foreign);
-    NSA_CHECK(size_ % 2 == 0, "shard {}: no known header and an odd size of {} bytes, so not headerless uint16 tokens either: truncated or not a shard", path_, size_);
+    NSA_CHECK(size_ % 2 == 0, "shard {}: no known header and an odd size of {} bytes, so not headerless uint16 tokens either: truncated or not a shard", path_,
+              size_);
     tokens_ = static_cast<std::int64_t>(size_ / 2);
     data_ = map_;
     return;
@@ -128,8 +133,9 @@ void Shard::find_layout() {
   const std::int64_t expected = static_cast<std::int64_t>(kHeaderBytes) + tokens_ * width_, size = static_cast<std::int64_t>(size_);
   NSA_CHECK(tokens_ >= 0, "shard {}: its header says {} tokens: damaged", path_, tokens_);
   NSA_CHECK(size >= expected, "shard {}: truncated: its header says {} tokens, which needs {} bytes, but the file has {}", path_, tokens_, expected, size);
-  NSA_CHECK(size <= expected + extra, "shard {}: its header says {} tokens, which needs {} bytes, but the file has {}: the header was not completed, or two files were joined",
-            path_, tokens_, expected, size);
+  NSA_CHECK(size <= expected + extra,
+            "shard {}: its header says {} tokens, which needs {} bytes, but the file has {}: the header was not completed, or two files were joined", path_,
+            tokens_, expected, size);
 }
 
 Shard::Shard(const std::string& path) : path_(path) {
@@ -142,7 +148,8 @@ Shard::Shard(const std::string& path) : path_(path) {
   void* map = size_ ? ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0) : nullptr;
   const int reason = errno;
   ::close(fd);
-  NSA_CHECK(regular, "shard {}: {}", path, known && S_ISDIR(status.st_mode) ? "this is a folder; name the files in it, as in folder/*.bin" : "not a regular file");
+  NSA_CHECK(regular, "shard {}: {}", path,
+            known && S_ISDIR(status.st_mode) ? "this is a folder; name the files in it, as in folder/*.bin" : "not a regular file");
   NSA_CHECK(size_ > 0, "shard {}: empty file", path);
   NSA_CHECK(map != MAP_FAILED, "shard {}: cannot be mapped into memory: {}", path, std::strerror(reason));
   map_ = static_cast<const unsigned char*>(map);
@@ -150,7 +157,8 @@ Shard::Shard(const std::string& path) : path_(path) {
     find_layout();
     info_ = read_side_car(path);
     if (info_) {
-      NSA_CHECK(info_->tokens == tokens_, "shard {}: {} tokens, but its side-car {} says {}: they do not belong together", path, tokens_, side_car_of(path), info_->tokens);
+      NSA_CHECK(info_->tokens == tokens_, "shard {}: {} tokens, but its side-car {} says {}: they do not belong together", path, tokens_, side_car_of(path),
+                info_->tokens);
     } else if (header_vocab_ > 0) {
       info_ = ShardInfo{.tokenizer = "", .vocab_size = header_vocab_, .tokens = tokens_};
     }
@@ -165,8 +173,15 @@ Shard::~Shard() {
 }
 
 Shard::Shard(Shard&& other) noexcept
-    : path_(std::move(other.path_)), format_(other.format_), tokens_(other.tokens_), header_vocab_(other.header_vocab_), width_(other.width_),
-      map_(std::exchange(other.map_, nullptr)), data_(other.data_), size_(other.size_), info_(std::move(other.info_)) {}
+    : path_(std::move(other.path_)),
+      format_(other.format_),
+      tokens_(other.tokens_),
+      header_vocab_(other.header_vocab_),
+      width_(other.width_),
+      map_(std::exchange(other.map_, nullptr)),
+      data_(other.data_),
+      size_(other.size_),
+      info_(std::move(other.info_)) {}
 
 void Shard::read(std::int64_t begin, std::int64_t n, std::int32_t* out, std::int64_t vocab_size) const {
   NSA_CHECK(begin >= 0 && n >= 0 && begin <= tokens_ - n, "shard {}: tokens {} to {} asked for, but it has {}", path_, begin, begin + n, tokens_);
@@ -175,8 +190,8 @@ void Shard::read(std::int64_t begin, std::int64_t n, std::int32_t* out, std::int
   if (n == 0 || highest < vocab_size) return;
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t token = static_cast<std::uint32_t>(out[i]);
-    NSA_CHECK(token < vocab_size, "shard {}: token {} at offset {} is outside the vocabulary of {}: the shard was made with another tokenizer, or is damaged", path_, token,
-              begin + i, vocab_size);
+    NSA_CHECK(token < vocab_size, "shard {}: token {} at offset {} is outside the vocabulary of {}: the shard was made with another tokenizer, or is damaged",
+              path_, token, begin + i, vocab_size);
   }
 }
 

@@ -25,9 +25,9 @@ void rename_or_fail(const std::string& from, const std::string& to) {
 }
 
 void write_side_car(const std::string& path, const ShardInfo& info) {
-  nlohmann::ordered_json json{{"tokenizer", info.tokenizer}, {"tokenizer_hash", fmt::format("{:016x}", info.tokenizer_hash)},
+  nlohmann::ordered_json json{{"tokenizer", info.tokenizer},   {"tokenizer_hash", fmt::format("{:016x}", info.tokenizer_hash)},
                               {"vocab_size", info.vocab_size}, {"eot", info.eot},
-                              {"documents", info.documents}, {"text_bytes", info.text_bytes},
+                              {"documents", info.documents},   {"text_bytes", info.text_bytes},
                               {"tokens", info.tokens}};
   const std::string text = json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";  // replace: a path need not be UTF-8
   OutputFile file(path);
@@ -39,11 +39,13 @@ void write_side_car(const std::string& path, const ShardInfo& info) {
 
 ShardWriter::ShardWriter(std::string prefix, ShardInfo info, std::int64_t max_tokens)
     : prefix_(std::move(prefix)), info_(std::move(info)), max_tokens_(max_tokens), width_(info_.vocab_size <= 65536 ? 2 : 4) {
-  NSA_CHECK(max_tokens_ >= 1 && max_tokens_ <= INT32_MAX, "shards {}: a shard holds 1 to {} tokens (its header counts in 32 bits), not {}", prefix_, INT32_MAX, max_tokens_);
-  NSA_CHECK(info_.eot >= 0 && info_.eot < info_.vocab_size, "shards {}: end of text is token {}, outside the vocabulary of {}", prefix_, info_.eot, info_.vocab_size);
+  NSA_CHECK(max_tokens_ >= 1 && max_tokens_ <= INT32_MAX, "shards {}: a shard holds 1 to {} tokens (its header counts in 32 bits), not {}", prefix_, INT32_MAX,
+            max_tokens_);
+  NSA_CHECK(info_.eot >= 0 && info_.eot < info_.vocab_size, "shards {}: end of text is token {}, outside the vocabulary of {}", prefix_, info_.eot,
+            info_.vocab_size);
   const std::string first = fmt::format("{}_{:06}.bin", prefix_, 0);
-  NSA_CHECK(!std::filesystem::exists(first), "shards {}: {} exists already, and a new set may be shorter: remove the old files ({}_*.bin*) or give another name", prefix_, first,
-            prefix_);
+  NSA_CHECK(!std::filesystem::exists(first),
+            "shards {}: {} exists already, and a new set may be shorter: remove the old files ({}_*.bin*) or give another name", prefix_, first, prefix_);
   const std::filesystem::path folder = std::filesystem::path(prefix_).parent_path();
   if (!folder.empty()) make_folders(folder.string());
   open_shard();  // now rather than after an hour of work: the folder may not be writable
@@ -97,7 +99,8 @@ void ShardWriter::put(const std::int32_t* tokens, std::size_t n) {
   unsigned char* to = buffer_.data() + old;
   for (std::size_t i = 0; i < n; ++i, to += width) {
     const auto token = static_cast<std::uint32_t>(tokens[i]);
-    NSA_CHECK(token < static_cast<std::uint64_t>(info_.vocab_size), "shards {}: token {} is outside the vocabulary of {}", prefix_, tokens[i], info_.vocab_size);
+    NSA_CHECK(token < static_cast<std::uint64_t>(info_.vocab_size), "shards {}: token {} is outside the vocabulary of {}", prefix_, tokens[i],
+              info_.vocab_size);
     std::memcpy(to, &token, width);  // little-endian: the low bytes come first
   }
   current_.tokens += static_cast<std::int64_t>(n);

@@ -56,9 +56,9 @@ struct Tokenizer::Impl {
 
   // The rest is empty for "bytes".
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor;
-  std::vector<std::string> text_of;           // of every token
+  std::vector<std::string> text_of;  // of every token
   std::array<std::int32_t, 256> byte_token{};
-  std::bitset<1 << 16> joined;                // joined[a << 8 | b]: in some piece a character ending in byte a is followed by one starting with byte b
+  std::bitset<1 << 16> joined;  // joined[a << 8 | b]: in some piece a character ending in byte a is followed by one starting with byte b
   std::mutex caches_lock;
   std::vector<std::unique_ptr<Cache>> caches;  // those not in use: each encode() borrows one
 
@@ -86,26 +86,29 @@ void Tokenizer::Impl::read_pieces() {
   }
   for (int byte = 0; byte < 256; ++byte) {
     const int id = processor->PieceToId(fmt::format("<0x{:02X}>", byte));
-    NSA_CHECK(processor->IsByte(id), "tokenizer {}: no byte fallback (piece <0x{:02X}> is missing), so it cannot hold every text: make one with train_tokenizer", spec, byte);
+    NSA_CHECK(processor->IsByte(id),
+              "tokenizer {}: no byte fallback (piece <0x{:02X}> is missing), so it cannot hold every text: make one with train_tokenizer", spec, byte);
     byte_token[static_cast<std::size_t>(byte)] = id;
     text_of[static_cast<std::size_t>(id)] = std::string(1, static_cast<char>(byte));
   }
   const int named = processor->PieceToId(kEotPiece);
   eot = processor->IsControl(named) ? named : processor->eos_id();
-  NSA_CHECK(eot >= 0, "tokenizer {}: no end-of-text piece (neither {} nor an end-of-sentence piece), which separates documents: make one with train_tokenizer", spec,
-            kEotPiece);
+  NSA_CHECK(eot >= 0, "tokenizer {}: no end-of-text piece (neither {} nor an end-of-sentence piece), which separates documents: make one with train_tokenizer",
+            spec, kEotPiece);
 }
 
 void Tokenizer::Impl::check_lossless() {
   // Spaces at both ends and in a row, line ends, and what Unicode normalisation, case folding or control-character removal would change.
-  for (const char* text : {"a", " a  b ", "\n\t\r\n x", "AbC", "\xEF\xAC\x81\xE2\x91\xA0", "e\xCC\x81\xC3\xA9", "\xE3\x80\x80\xC2\xA0.", "\xE2\x80\x8B\x01\x7F"}) {
+  for (const char* text :
+       {"a", " a  b ", "\n\t\r\n x", "AbC", "\xEF\xAC\x81\xE2\x91\xA0", "e\xCC\x81\xC3\xA9", "\xE3\x80\x80\xC2\xA0.", "\xE2\x80\x8B\x01\x7F"}) {
     std::vector<std::int32_t> tokens;
     encode_library(text, tokens);
     std::string back;
     for (std::int32_t token : tokens) back += text_of[static_cast<std::size_t>(token)];
-    NSA_CHECK(back == text,
-              "tokenizer {}: not lossless: it turns \"{}\" into \"{}\" (a normalisation rule, a dummy prefix, or spaces removed): make one with train_tokenizer", spec, text,
-              back);
+    NSA_CHECK(
+        back == text,
+        "tokenizer {}: not lossless: it turns \"{}\" into \"{}\" (a normalisation rule, a dummy prefix, or spaces removed): make one with train_tokenizer",
+        spec, text, back);
   }
 }
 

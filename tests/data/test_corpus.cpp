@@ -45,7 +45,8 @@ using Texts = std::vector<std::string>;
 
 TEST_CASE("a plain file is one document, to the byte", "[corpus]") {
   const TempDir folder;
-  for (const std::string& text : {std::string("one line"), std::string("a\r\n\r\nb\n\n"), std::string("\n"), std::string("\xEF\xBB\xBFmark\n"), std::string(3, '\0')}) {
+  for (const std::string& text :
+       {std::string("one line"), std::string("a\r\n\r\nb\n\n"), std::string("\n"), std::string("\xEF\xBB\xBFmark\n"), std::string(3, '\0')}) {
     write_text(folder / "a.txt", text);
     REQUIRE(read_all({folder / "a.txt"}).documents == Texts{text});
   }
@@ -56,7 +57,10 @@ TEST_CASE("a plain file is one document, to the byte", "[corpus]") {
 TEST_CASE("a huge plain file comes in pieces", "[corpus]") {
   const TempDir folder;
   std::string text;
-  for (int i = 0; text.size() < 3'000'000; ++i) text += "line " + std::to_string(i) + " gr\xC3\xBC\xC3\x9F" "e\n";
+  for (int i = 0; text.size() < 3'000'000; ++i)
+    text += "line " + std::to_string(i) +
+            " gr\xC3\xBC\xC3\x9F"
+            "e\n";
   write_text(folder / "a.txt", text);
   const Read read = read_all({folder / "a.txt"});
   REQUIRE(read.documents == Texts{text});
@@ -96,7 +100,9 @@ TEST_CASE("separators in plain text", "[corpus]") {
 TEST_CASE("JSONL", "[corpus]") {
   const TempDir folder;
   const std::string path = folder / "a.jsonl";
-  write_text(path, "\xEF\xBB\xBF{\"text\": \"one\\n\\u00e9\\ud83d\\ude42\", \"id\": 1}\r\n\n  \n{\"meta\": {\"text\": \"inner\", \"a\": [1, {\"text\": 2}]}, \"text\": \"two\"}\n{\"text\":\"\"}");
+  write_text(path,
+             "\xEF\xBB\xBF{\"text\": \"one\\n\\u00e9\\ud83d\\ude42\", \"id\": 1}\r\n\n  \n{\"meta\": {\"text\": \"inner\", \"a\": [1, {\"text\": 2}]}, "
+             "\"text\": \"two\"}\n{\"text\":\"\"}");
   const Read read = read_all({path});
   REQUIRE(read.documents == Texts{"one\n\xC3\xA9\xF0\x9F\x99\x82", "two", ""});
   REQUIRE(read.lines == std::vector<std::int64_t>{1, 4, 5});
@@ -110,11 +116,18 @@ TEST_CASE("bad lines are named, or skipped and counted", "[corpus]") {
   const std::string json = folder / "a.jsonl", text = folder / "b.txt";
   CorpusOptions skip;
   skip.on_bad = OnBad::skip;
-  const std::vector<std::pair<std::string, std::string>> lines{
-      {"{\"text\": \"broken\"", "broken JSON"},      {"{\"text\": \"bad \xFF byte\"}", "invalid UTF-8"},     {"{\"txt\": \"misspelt\"}", "no \"text\""},
-      {"{\"text\": 5}", "not a string"},             {"{\"text\": [\"a\"]}", "not a string"},               {"{\"text\": {\"text\": \"a\"}}", "not a string"},
-      {"{\"text\": null}", "not a string"},          {"[{\"text\": \"a\"}]", "array"},                      {"\"text\"", "no \"text\""},
-      {"{\"text\": \"half \\ud800 pair\"}", "JSON"}, {"{\"text\": \"a\"} {\"text\": \"b\"}", "broken JSON"}, {"plain words", "broken JSON"}};
+  const std::vector<std::pair<std::string, std::string>> lines{{"{\"text\": \"broken\"", "broken JSON"},
+                                                               {"{\"text\": \"bad \xFF byte\"}", "invalid UTF-8"},
+                                                               {"{\"txt\": \"misspelt\"}", "no \"text\""},
+                                                               {"{\"text\": 5}", "not a string"},
+                                                               {"{\"text\": [\"a\"]}", "not a string"},
+                                                               {"{\"text\": {\"text\": \"a\"}}", "not a string"},
+                                                               {"{\"text\": null}", "not a string"},
+                                                               {"[{\"text\": \"a\"}]", "array"},
+                                                               {"\"text\"", "no \"text\""},
+                                                               {"{\"text\": \"half \\ud800 pair\"}", "JSON"},
+                                                               {"{\"text\": \"a\"} {\"text\": \"b\"}", "broken JSON"},
+                                                               {"plain words", "broken JSON"}};
   for (const auto& [line, why] : lines) {
     CAPTURE(line);
     write_text(json, "{\"text\": \"good\"}\n" + line + "\n{\"text\": \"also good\"}\n");

@@ -54,11 +54,11 @@ TEST_CASE("a permutation visits everything once", "[loader]") {
 
 TEST_CASE("sequences of unequal and tiny shards", "[loader]") {
   const TempDir folder;
-  make_shard(folder / "a", 0, 3);       // shorter than a sequence
-  make_shard(folder / "b", 100, 9);     // exactly two: 0..4, 4..8
-  make_shard(folder / "c", 200, 1);     // a single token
-  make_shard(folder / "d", 300, 8);     // one, and three tokens left over
-  make_shard(folder / "e", 400, 5);     // exactly one
+  make_shard(folder / "a", 0, 3);    // shorter than a sequence
+  make_shard(folder / "b", 100, 9);  // exactly two: 0..4, 4..8
+  make_shard(folder / "c", 200, 1);  // a single token
+  make_shard(folder / "d", 300, 8);  // one, and three tokens left over
+  make_shard(folder / "e", 400, 5);  // exactly one
   const TokenData data({folder / "*.bin"}, 4, 60000);
   REQUIRE(data.shards().size() == 5);
   REQUIRE(data.sequences() == 4);

@@ -31,13 +31,15 @@ std::vector<std::string> adversarial() {
           std::string(1, '\0'),
           "\x01\x02\x1b[31m\x7f",
           "\xE2\x96\x81",
-          "a\xE2\x96\x81" "b \xE2\x96\x81 \xE2\x96\x81\xE2\x96\x81",
+          "a\xE2\x96\x81"
+          "b \xE2\x96\x81 \xE2\x96\x81\xE2\x96\x81",
           "\xE2\x96\x85 the other mark",
           "\xE2\x96\x82\xE2\x96\x80 their neighbours",
           "<s>",
           "</s><s><unk><pad><eot><|endoftext|>",
           "<0x0A><0x41> <0xFF",
-          "\xEF\xBB\xBF" "byte order mark",
+          "\xEF\xBB\xBF"
+          "byte order mark",
           "\xEF\xAC\x81 \xE2\x91\xA0 \xC2\xBD \xC2\xA0 \xE3\x80\x80",
           "e\xCC\x81 \xC3\xA9 \xE2\x80\x8B \xEF\xBF\xBD",
           "\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7 \xF4\x8F\xBF\xBF \xEF\xBF\xBF",
@@ -50,8 +52,29 @@ std::vector<std::string> adversarial() {
 
 /// Random text over an alphabet that makes merges, spaces and marks meet in every way.
 std::string random_text(std::uint64_t seed, std::size_t pieces) {
-  static const std::vector<std::string> kParts{" ", "  ", "the", "The", "\n", "\t", "fox", "int", "i", "0", "12", "<s>", "<0x0A>", "\xE2\x96\x81", "\xC3\xBC", "\xE6\x97\xA5", "quick ",
-                                               ".", ",\n", "\r\n", "\xF0\x9F\x99\x82", "e", "\xE2\x96\x85"};
+  static const std::vector<std::string> kParts{" ",
+                                               "  ",
+                                               "the",
+                                               "The",
+                                               "\n",
+                                               "\t",
+                                               "fox",
+                                               "int",
+                                               "i",
+                                               "0",
+                                               "12",
+                                               "<s>",
+                                               "<0x0A>",
+                                               "\xE2\x96\x81",
+                                               "\xC3\xBC",
+                                               "\xE6\x97\xA5",
+                                               "quick ",
+                                               ".",
+                                               ",\n",
+                                               "\r\n",
+                                               "\xF0\x9F\x99\x82",
+                                               "e",
+                                               "\xE2\x96\x85"};
   const Rng rng(seed, "random text");
   std::string text;
   for (std::size_t i = 0; i < pieces; ++i) text += kParts[rng.bits(i) % kParts.size()];
@@ -183,7 +206,9 @@ TEST_CASE("streaming keeps unfinished characters back", "[tokenizer]") {
   REQUIRE(stream.push(0x97).empty());
   REQUIRE(stream.push(0xA5) == "\xE6\x97\xA5");
   REQUIRE(stream.push(0xF0).empty());
-  REQUIRE(stream.push('a') == "\xF0" "a");  // it never was a character: nothing is held back for ever
+  REQUIRE(stream.push('a') ==
+          "\xF0"
+          "a");  // it never was a character: nothing is held back for ever
   REQUIRE(stream.push(0xC3).empty());
   REQUIRE(stream.finish() == "\xC3");
 }
@@ -201,14 +226,14 @@ TEST_CASE("UTF-8 is checked to the letter", "[utf8]") {
   const auto valid = [](const std::string& text) { return utf8_valid_prefix(text); };
   REQUIRE(valid("plain ASCII, longer than one word") == 33);
   REQUIRE(valid("\xC3\xA9\xE2\x82\xAC\xF0\x9F\x99\x82") == 9);
-  REQUIRE(valid("a\xC0\x80") == 1);          // overlong
-  REQUIRE(valid("\xE0\x9F\xBF") == 0);       // overlong
-  REQUIRE(valid("\xF0\x8F\xBF\xBF") == 0);   // overlong
-  REQUIRE(valid("\xED\xA0\x80") == 0);       // surrogate
-  REQUIRE(valid("\xF4\x90\x80\x80") == 0);   // above U+10FFFF
+  REQUIRE(valid("a\xC0\x80") == 1);         // overlong
+  REQUIRE(valid("\xE0\x9F\xBF") == 0);      // overlong
+  REQUIRE(valid("\xF0\x8F\xBF\xBF") == 0);  // overlong
+  REQUIRE(valid("\xED\xA0\x80") == 0);      // surrogate
+  REQUIRE(valid("\xF4\x90\x80\x80") == 0);  // above U+10FFFF
   REQUIRE(valid("\xF5\x80\x80\x80") == 0);
   REQUIRE(valid("12345678\x80") == 8);
-  REQUIRE(valid("12345678\xE2\x82") == 8);   // ends early
+  REQUIRE(valid("12345678\xE2\x82") == 8);  // ends early
   REQUIRE(utf8_unfinished_tail("a") == 0);
   REQUIRE(utf8_unfinished_tail("a\xE2\x82") == 2);
   REQUIRE(utf8_unfinished_tail("a\xF0\x9F\x99") == 3);

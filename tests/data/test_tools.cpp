@@ -66,8 +66,8 @@ TEST_CASE("tokenize: the shards do not depend on the number of threads", "[tools
   write_text(folder / "a.txt", text);
   write_text(folder / "b.jsonl", jsonl(3000));
   for (const char* threads : {"1", "2", "5"}) {
-    const Ran ran = run_tool("tokenize", folder / "a.txt " + (folder / "b.jsonl") + " --val-fraction 0.2 --tokenizer " + small_model() + " --threads " + threads + " --out " +
-                                             (folder / ("t" + std::string(threads))));
+    const Ran ran = run_tool("tokenize", folder / "a.txt " + (folder / "b.jsonl") + " --val-fraction 0.2 --tokenizer " + small_model() + " --threads " +
+                                             threads + " --out " + (folder / ("t" + std::string(threads))));
     CAPTURE(ran.output);
     REQUIRE(ran.status == 0);
   }
@@ -80,7 +80,8 @@ TEST_CASE("tokenize: the shards do not depend on the number of threads", "[tools
   std::int64_t tokens = 0;
   for (const std::string& file : expand_globs({folder / "t1_*.bin"})) tokens += Shard(file).tokens();
   std::int64_t expected = static_cast<std::int64_t>(tokenizer.encode(text).size()) + 1;
-  for (int i = 0; i < 3000; ++i) expected += static_cast<std::int64_t>(tokenizer.encode("document " + std::to_string(i) + " says the quick brown fox").size()) + 1;
+  for (int i = 0; i < 3000; ++i)
+    expected += static_cast<std::int64_t>(tokenizer.encode("document " + std::to_string(i) + " says the quick brown fox").size()) + 1;
   REQUIRE(tokens == expected);
 }
 
@@ -148,10 +149,10 @@ TEST_CASE("tokenize: wrong command lines and places", "[tools]") {
   if (std::filesystem::exists("/dev/full")) {  // a full disk: the first write fails
     std::filesystem::create_symlink("/dev/full", folder / "full");
     REQUIRE(contains(error_of([&] {
-              OutputFile file(folder / "full");
-              file.write("x", 1);
-              file.finish();
-            }),
+                       OutputFile file(folder / "full");
+                       file.write("x", 1);
+                       file.finish();
+                     }),
                      "No space left"));
   }
 }
@@ -162,8 +163,9 @@ TEST_CASE("tokenize: an interrupted run leaves nothing", "[tools]") {
   while (text.size() < 30'000'000) text += training_text();
   write_text(folder / "in.txt", text);
   const std::string tool = std::string(NSA_BINARY_DIR) + "/tokenize ";
-  const std::string script = tool + (folder / "in.txt") + " --threads 1 --tokenizer " + small_model() + " --shard-tokens 100000 --out " + (folder / "x") + " > " + (folder / "log") +
-                             " 2>&1 & pid=$!; while [ -z \"$(ls " + (folder / "") + " | grep tmp)\" ]; do sleep 0.01; done; kill -INT $pid; wait $pid; exit $?";
+  const std::string script = tool + (folder / "in.txt") + " --threads 1 --tokenizer " + small_model() + " --shard-tokens 100000 --out " + (folder / "x") +
+                             " > " + (folder / "log") + " 2>&1 & pid=$!; while [ -z \"$(ls " + (folder / "") +
+                             " | grep tmp)\" ]; do sleep 0.01; done; kill -INT $pid; wait $pid; exit $?";
   // A shell without job control starts background programs with SIGINT ignored; the tool installs its own handler all the same.
   const int status = std::system(("bash -c '" + script + "'").c_str());
   REQUIRE(WEXITSTATUS(status) == 1);

@@ -46,7 +46,9 @@ inline std::string training_text() {
   for (int i = 0; i < 400; ++i) {
     text += "The quick brown fox jumps over the lazy dog " + std::to_string(i * 7919) + " times.\n";
     text += "\tfor (int i = 0; i < n; ++i) {\n\t\tx[i] += 2;  // comment\n    }\r\n\r\n";
-    text += "<s> <unk> <eot> </s> <0x0A> <0x41> gr\xC3\xBC\xC3\x9F" "e na\xC3\xAFve \xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E \xF0\x9F\x99\x82\n\n";
+    text +=
+        "<s> <unk> <eot> </s> <0x0A> <0x41> gr\xC3\xBC\xC3\x9F"
+        "e na\xC3\xAFve \xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E \xF0\x9F\x99\x82\n\n";
   }
   return text;
 }
