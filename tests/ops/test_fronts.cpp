@@ -75,7 +75,8 @@ TEST_CASE("planning counts the bytes a run takes, and leaves nothing taken") {
 
 TEST_CASE("wrong shapes are refused with both shapes in the sentence") {
   TestDevice dev;
-  const Tensor x = random(dev, {4, 6}, "x"), w = random(dev, {3, 6}, "w"), turned = random(dev, {6, 3}, "w"), y = make(dev, {4, 3}), v6 = make(dev, {6}), v4 = make(dev, {4});
+  const Tensor x = random(dev, {4, 6}, "x"), w = random(dev, {3, 6}, "w"), turned = random(dev, {6, 3}, "w");
+  const Tensor y = make(dev, {4, 3}), v6 = make(dev, {6}), v4 = make(dev, {4});
   const std::string s = sentence([&] { op::matmul_forward(dev, y, x, turned, Write::overwrite); });
   CHECK(has(s, "matmul_forward"));
   CHECK(has(s, "(6, 3)"));

@@ -16,7 +16,8 @@ TEST_CASE("cross-entropy: loss and gradient, ignored targets, vocabularies of an
     std::int64_t N, V;
     double scale;
   };
-  const auto [N, V, spread] = GENERATE(Case{1, 3, 1}, Case{7, 1, 1}, Case{9, 33, 3}, Case{40, 65, 10}, Case{3, 1024, 3}, Case{3, 1025, 3}, Case{2, 50304, 4}, Case{2, 70001, 30});
+  const auto [N, V, spread] = GENERATE(Case{1, 3, 1}, Case{7, 1, 1}, Case{9, 33, 3}, Case{40, 65, 10}, Case{3, 1024, 3}, Case{3, 1025, 3},
+                                           Case{2, 50304, 4}, Case{2, 70001, 30});
   TestDevice dev;
   const Tensor x = random(dev, {N, V}, "logits", spread), targets = random_ints(dev, {N}, "targets", 0, static_cast<std::int32_t>(V));
   if (N > 1) targets.i32()[N / 2] = -1;

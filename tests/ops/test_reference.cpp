@@ -30,7 +30,8 @@ TEST_CASE("reference: embedding gradient") {
   const std::size_t V = 5, C = 3;
   const ref::Ids tokens{1, 4, 1, 0, 1};
   const auto w = numbers(V * C, "w"), dy = numbers(tokens.size() * C, "dy");
-  check_gradient("dw", ref::embedding_backward(dy, tokens, V, C), w, [&](const std::vector<Complex>& z) { return weighted_sum(ref::embedding_forward(z, tokens, C), dy); });
+  check_gradient("dw", ref::embedding_backward(dy, tokens, V, C), w,
+                 [&](const std::vector<Complex>& z) { return weighted_sum(ref::embedding_forward(z, tokens, C), dy); });
 }
 
 TEST_CASE("reference: rmsnorm gradients") {
@@ -45,7 +46,8 @@ TEST_CASE("reference: rmsnorm gradients") {
 TEST_CASE("reference: rope gradient is the inverse rotation") {
   const std::size_t B = 2, T = 3, H = 2, D = 6;
   const auto x = numbers(B * T * H * D, "x"), dy = numbers(B * T * H * D, "dy");
-  check_gradient("dx", ref::rope(dy, T, H, D, 2, 100.0, -1), x, [&](const std::vector<Complex>& z) { return weighted_sum(ref::rope(z, T, H, D, 2, 100.0), dy); });
+  check_gradient("dx", ref::rope(dy, T, H, D, 2, 100.0, -1), x,
+                 [&](const std::vector<Complex>& z) { return weighted_sum(ref::rope(z, T, H, D, 2, 100.0), dy); });
   check_close("there and back", ref::rope(ref::rope(x, T, H, D, 2, 100.0), T, H, D, 2, 100.0, -1), x, 1e-14);
 }
 

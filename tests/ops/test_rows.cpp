@@ -82,7 +82,8 @@ TEST_CASE("rope: table, rotation with a stride, and back") {
   struct Case {
     std::int64_t B, T, H, D, stride;
   };
-  const auto [B, T, H, D, stride] = GENERATE(Case{1, 1, 1, 2, 1}, Case{2, 5, 3, 6, 1}, Case{1, 9, 2, 64, 16}, Case{2, 3, 1, 34, 4}, Case{1, 200, 4, 128, 1}, Case{1, 0, 2, 8, 1});
+  const auto [B, T, H, D, stride] = GENERATE(Case{1, 1, 1, 2, 1}, Case{2, 5, 3, 6, 1}, Case{1, 9, 2, 64, 16}, Case{2, 3, 1, 34, 4}, Case{1, 200, 4, 128, 1},
+                                               Case{1, 0, 2, 8, 1});
   const double theta = 10000;
   TestDevice dev;
   const Tensor table = make(dev, {(T ? T - 1 : 0) * stride + 1, D / 2, 2}), x = random(dev, {B, T, H, D}, "x"), y = clone(dev, x);
@@ -143,7 +144,8 @@ TEST_CASE("row ops: the bits do not depend on the number of threads") {
   for (int i = 0; i < 3; ++i) {
     Device& dev = *devices[i];
     const Tensor x = random(dev, {N, C}, "x"), b = random(dev, {N, C}, "b"), w = random(dev, {C}, "w"), tokens = random_ints(dev, {N}, "t", 0, V);
-    const Tensor y = make(dev, {N, C}), sum = make(dev, {N, C}), rstd = make(dev, {N}), dx = make(dev, {N, C}), dw = random(dev, {C}, "dw"), table = make(dev, {T, D / 2, 2});
+    const Tensor y = make(dev, {N, C}), sum = make(dev, {N, C}), rstd = make(dev, {N}), dx = make(dev, {N, C});
+    const Tensor dw = random(dev, {C}, "dw"), table = make(dev, {T, D / 2, 2});
     op::add_rmsnorm_forward(dev, sum, y, rstd, x, b, w, 1e-6f);
     op::rmsnorm_backward(dev, dx, dw, b, sum, w, rstd, Write::overwrite);
     const Tensor de = random(dev, {V, C}, "de");

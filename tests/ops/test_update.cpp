@@ -95,7 +95,8 @@ TEST_CASE("updates and sums: the bits do not depend on the number of threads") {
   TestDevice* devices[] = {&one, &two, &five};
   for (int i = 0; i < 3; ++i) {
     Device& dev = *devices[i];
-    const Tensor w = random(dev, {n}, "w"), m = random(dev, {n}, "m"), v = make(dev, {n}), g = random(dev, {n}, "g"), total = make(dev, {1}), squares = make(dev, {1});
+    const Tensor w = random(dev, {n}, "w"), m = random(dev, {n}, "m"), v = make(dev, {n}), g = random(dev, {n}, "g");
+    const Tensor total = make(dev, {1}), squares = make(dev, {1});
     op::fill(dev, v, 0.5f);
     AdamWStep step;
     step.lr = 0.1f, step.weight_decay = 0.5f;
