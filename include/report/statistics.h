@@ -26,6 +26,7 @@ struct PairedDifference {
   int pairs = 0;
   double mean, std_error;  ///< NaN without pairs; std_error also with one
   double low, high;        ///< the interval; NaN with fewer than two pairs
+  double base;             ///< mean of a over the same pairs: what a relative difference refers to
 
   bool noise_known() const { return pairs >= 2; }
   /// Exactly when the interval contains 0. False when the noise is unknown.

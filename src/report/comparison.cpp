@@ -52,10 +52,13 @@ Row make_row(const Comparison& c, const std::string& label, Unit unit, double st
       a.push_back(quantity(*left));
       b.push_back(quantity(*right));
     }
-    row.differences.push_back(&group == &c.groups[0] ? PairedDifference{0, kMissing, kMissing, kMissing, kMissing} : paired_difference(a, b));
+    row.differences.push_back(&group == &c.groups[0] ? PairedDifference{0, kMissing, kMissing, kMissing, kMissing, kMissing} : paired_difference(a, b));
     PairedDifference& d = row.differences.back();
     // Without a common seed the means can still be subtracted; how far to trust that is unknown.
-    if (d.pairs == 0 && row.differences.size() > 1) d.mean = row.groups.back().mean - row.groups[0].mean;
+    if (d.pairs == 0 && row.differences.size() > 1) {
+      d.mean = row.groups.back().mean - row.groups[0].mean;
+      d.base = row.groups[0].mean;
+    }
   }
   return row;
 }
@@ -152,8 +155,8 @@ void add_notes(Comparison& c, const std::vector<Run>& runs) {
 Cell difference_cell(const Row& row, std::size_t g) {
   const PairedDifference& d = row.differences[g];
   if (!std::isfinite(d.mean)) return {"\u2013", "", false};
-  const bool share_makes_sense = row.unit != Unit::loss && row.groups[0].mean != 0;
-  const std::string share = share_makes_sense ? fmt::format("{} %", format_signed(100 * d.mean / row.groups[0].mean, Unit::plain)) : "";
+  const bool share_makes_sense = row.unit != Unit::loss && d.base != 0;
+  const std::string share = share_makes_sense ? fmt::format("{} %", format_signed(100 * d.mean / d.base, Unit::plain)) : "";
   if (row.exact) return {format_signed(d.mean, row.unit), d.mean != 0 ? share : "", false};
   const int decimals = row.unit == Unit::loss ? decimals_for(d.std_error) : -1;
   Cell cell{format_signed(d.mean, row.unit, decimals), "", d.noise_known() && !d.within_noise()};

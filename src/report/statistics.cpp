@@ -88,10 +88,13 @@ std::string PairedDifference::verdict() const {
 
 PairedDifference paired_difference(std::span<const double> a, std::span<const double> b, double confidence) {
   NSA_CHECK(a.size() == b.size(), "paired_difference: both sides need one value per seed, got {} and {}", a.size(), b.size());
-  std::vector<double> d(a.size());
-  for (std::size_t i = 0; i < a.size(); ++i) d[i] = b[i] - a[i];
+  std::vector<double> d(a.size()), base(a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    d[i] = b[i] - a[i];
+    base[i] = std::isfinite(d[i]) ? a[i] : kNan;
+  }
   const MeanSpread s = mean_spread(d);
-  PairedDifference r{s.n, s.mean, s.deviation, kNan, kNan};
+  PairedDifference r{s.n, s.mean, s.deviation, kNan, kNan, mean_spread(base).mean};
   if (s.n < 2) return r;
   r.std_error = s.deviation / std::sqrt(static_cast<double>(s.n));
   const double reach = student_t_quantile(0.5 + confidence / 2, s.n - 1) * r.std_error;

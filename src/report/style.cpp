@@ -41,7 +41,7 @@ svg .name{font-weight:600}
 code{font-size:13px;overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;font-size:14px;margin:8px 0}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-@media (max-width:619px){body{padding:16px}.wide{display:none}.narrow{display:block;width:100%}h1{font-size:22px}.verdict{font-size:16px}th,td{padding:5px 7px}.grid2{grid-template-columns:1fr}table{font-size:13px}.compact th,.compact td{white-space:normal;padding:4px 5px}.compact .small{font-size:11px}.compact td .small{white-space:nowrap}}
+@media (max-width:619px){body{padding:16px}.wide{display:none}.narrow{display:block;width:100%}h1{font-size:22px}.verdict{font-size:16px}th,td{padding:5px 7px}.grid2{grid-template-columns:1fr}table{font-size:13px}.compact th,.compact td{white-space:normal;padding:4px 5px}.compact .small{font-size:11px}.compact td:not(:last-child) .small{white-space:nowrap}}
 @media print{body{max-width:none;padding:0;font-size:10.5pt}.keys,.tip{display:none}.narrow{display:none!important}.wide{display:block!important}figure,tr,.verdict{break-inside:avoid}h2,h3{break-after:avoid}.scroll{overflow:visible}.grid2{grid-template-columns:1fr 1fr}table{font-size:9pt}th,td{padding:3px 7px}}
 )css";
 }

@@ -85,6 +85,7 @@ TEST_CASE("one seed says nothing about noise; NaN pairs are left out") {
   const PairedDifference d = paired_difference(a, b);
   CHECK(d.pairs == 1);
   CHECK(d.mean == Approx(-0.1));
+  CHECK(d.base == Approx(1.7));
   CHECK(std::isnan(d.low));
   CHECK_FALSE(d.within_noise());
   CHECK(d.verdict() == "noise unknown");
