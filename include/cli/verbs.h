@@ -8,6 +8,7 @@
 /// X(function, what `nsa --help` says). A verb's spelling is its function's name.
 #define NSA_VERBS(X) \
   X(train, "train a model from a config; an existing run is resumed") \
+  X(compare, "train several configs with several seeds on equal terms and write the page") \
   X(plan, "parameters, FLOPs, memory and time of a config, without allocating") \
   X(generate, "continue a prompt with a trained model") \
   X(bench, "time training steps, ops or attention against the machine's peak") \

@@ -19,6 +19,7 @@ struct RunOptions {
   bool force_data = false;      ///< resume although the data (files, tokenizer, sequence length, seed) differ
   bool force_schedule = false;  ///< resume although the schedule (length, batch, learning rate, optimizer) differs
   Sampler sample;               ///< absent: no samples
+  std::function<void(std::int64_t step, double loss)> on_step;  ///< after every step, for a progress line over several runs
   std::int64_t stop_after_step = 0;  ///< stop there as SIGTERM would, saved; 0: do not (comparisons give every run a slice; tests)
   bool console = true;          ///< false: nothing on the terminal (compare, tests)
 };

@@ -5,9 +5,9 @@
 #include <sys/stat.h>
 
 #include <cstdio>
-#include <ctime>
 
 #include "cli/verbs.h"
+#include "core/text.h"
 #include "report/terminal.h"
 
 namespace nsa::cli {
@@ -24,15 +24,6 @@ RunSource source_of(const std::string& argument) {
   return source;
 }
 
-std::string now_utc() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &utc);
-  return text;
-}
-
 }  // namespace
 
 Exit report(CLI::App& app, int argc, char** argv) {
@@ -40,9 +31,13 @@ Exit report(CLI::App& app, int argc, char** argv) {
   std::string out = "report";
   double half_life = -1;
   bool term = false;
-  app.add_option("runs", arguments, "run folders, metrics.jsonl files, or TSV/CSV/JSONL of step,loss; LABEL=PATH names the group; the first group is what others are compared with")->required();
+  app.add_option(
+         "runs", arguments,
+         "run folders, metrics.jsonl files, or TSV/CSV/JSONL of step,loss; LABEL=PATH names the group; the first group is what others are compared with")
+      ->required();
   CLI::Option* out_option = app.add_option("--out", out, "folder for report.html, curves.svg and curves.tsv");
-  app.add_option("--smooth", half_life, "half-life of the moving average in steps; 0: none; default: a two-hundredth of the longest run")->check(CLI::NonNegativeNumber);
+  app.add_option("--smooth", half_life, "half-life of the moving average in steps; 0: none; default: a two-hundredth of the longest run")
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--term", term, "print the table and a plot in characters; files only if --out is given");
   app.parse(argc, argv);
 

@@ -1,11 +1,11 @@
 #include "train/metrics.h"
 
 #include <chrono>
-#include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "core/text.h"
 #include "core/device.h"
 #include "core/version.h"
 
@@ -16,15 +16,6 @@ namespace {
 using Json = nlohmann::ordered_json;  // fields in the order of docs/metrics.md
 
 std::string line_of(const Json& record) { return record.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
 
 /// Does the line belong into the file of a run that stands at `step`?
 bool keep(std::string_view line, std::int64_t step) {
@@ -50,7 +41,7 @@ std::string json_line(const RunRecord& r) {
                   {"commit", commit()},
                   {"command", r.command},
                   {"machine", machine_name()},
-                  {"date", utc_now()},
+                  {"date", now_utc()},
                   {"config", Json::parse(r.config, nullptr, false)},
                   {"parameters", r.parameters},
                   {"flops_per_token", r.flops_per_token},

@@ -196,6 +196,7 @@ void Run::one_step() {
   record.z_norm = r.z_norm;
   record.skipped = r.skipped;
   log_.step(record);
+  if (options_.on_step) options_.on_step(record.step, record.loss);
   if (!gates.empty()) log_.gates(state_.step, gates);
 }
 

@@ -1,0 +1,135 @@
+// The program as a user meets it: exit codes, one-sentence errors, signals, kill -9 at any moment, resuming, generating.
+#include <csignal>
+#include <filesystem>
+#include <thread>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "data/tools.h"
+
+using namespace nsa;
+
+namespace {
+
+// Byte shards of a small text and a config that trains on them in well under a second.
+struct Workplace {
+  TempDir dir;
+  std::string config = dir / "tiny.json";
+
+  explicit Workplace(std::int64_t steps = 40) {
+    write_text(dir / "text.txt", training_text());
+    REQUIRE(run_tool("tokenize", "--tokenizer bytes --val-fraction 0 --out " + dir / "tiny" + " " + dir / "text.txt").status == 0);
+    write_text(config, fmt::format(R"({{
+      // comments are allowed
+      "model": {{"vocab_size": 257, "hidden_size": 32, "num_layers": 1, "intermediate_size": 48,
+                 "attention": {{"type": "nsa", "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "compress_block": 8, "compress_stride": 4,
+                               "select_block": 8, "select_count": 4, "window": 16}}}},
+      "data": {{"train": ["{0}/tiny_train_*.bin"], "val": ["{0}/tiny_train_*.bin"], "tokenizer": "bytes", "sequence_length": 64}},
+      "train": {{"steps": {1}, "batch_tokens": 256, "micro_batch": 2, "optimizer": {{"lr": 0.003}}}},
+      "eval": {{"every": 20, "batches": 2, "sample_every": 20, "sample_tokens": 8}},
+      "checkpoint": {{"every": 3}},
+      "log": {{"dir": "{0}/runs"}},
+      "threads": 1
+    }})",
+                                   dir.path(), steps));
+  }
+  Ran train(const std::string& more = "") const { return run_tool("nsa", "train " + config + " " + more); }
+  std::string weights(const std::string& name, std::int64_t steps = 40) const {
+    return read_file(fmt::format("{}/runs/{}/checkpoints/step_{:08}/model.safetensors", dir.path(), name, steps));
+  }
+};
+
+// Starts `nsa train`, sends `signal` after `ms`, returns the exit code (128 + signal when killed).
+int train_and_signal(const Workplace& place, const std::string& name, int signal, int ms) {
+  const std::string program = std::string(NSA_BINARY_DIR) + "/nsa", log = "log.name=" + name;
+  const pid_t pid = fork();
+  if (pid == 0) {
+    const int null = open("/dev/null", O_WRONLY);
+    dup2(null, 1);
+    dup2(null, 2);
+    execl(program.c_str(), "nsa", "train", place.config.c_str(), log.c_str(), static_cast<char*>(nullptr));
+    _exit(127);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+  kill(pid, signal);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+bool one_sentence(const std::string& output, const std::string& part) {
+  return contains(output, "error: ") && contains(output, part) && !contains(output, "terminate called") && !contains(output, "#0");
+}
+
+}  // namespace
+
+TEST_CASE("killed at any moment, a run ends with the bits of one that was left alone", "[process]") {
+  const Workplace place;
+  REQUIRE(place.train("log.name=whole").status == 0);
+  int kills = 0;
+  for (int ms = 20; ms <= 400; ms += 19) kills += train_and_signal(place, "killed", SIGKILL, ms) == 128 + SIGKILL;
+  CHECK(kills > 0);
+  CHECK(place.train("log.name=killed").status == 0);
+  CHECK(place.weights("whole") == place.weights("killed"));
+}
+
+TEST_CASE("SIGTERM and SIGINT finish the step, save and exit 0", "[process]") {
+  const Workplace place(100000);
+  for (int signal : {SIGTERM, SIGINT}) {
+    const std::string name = signal == SIGTERM ? "term" : "int";
+    CHECK(train_and_signal(place, name, signal, 1500) == 0);
+    const std::string log = read_file(place.dir / "runs/" + name + "/run.log");
+    CHECK(contains(log, "stopped after step"));
+    CHECK(std::filesystem::exists(place.dir / "runs/" + name + "/checkpoints"));
+  }
+}
+
+TEST_CASE("mistakes are one sentence and an exit code", "[process]") {
+  const Workplace place;
+  struct Case {
+    std::string arguments, says;
+    int status;
+  };
+  const std::string c = place.config;
+  for (const Case& mistake :
+       {Case{"trian " + c, "train", 2}, Case{"train " + c + " trian.steps=4", "train.steps", 2}, Case{"train " + c + " train.steps=many", "train.steps", 2},
+        Case{"train " + place.dir.path() + "/none.json", "none.json", 2}, Case{"train " + c + " data.train=/nowhere/*.bin", "/nowhere/*.bin", 1},
+        Case{"train " + c + " train.batch_tokens=300", "train.batch_tokens", 2}, Case{"train " + c + " model.vocab_size=100", "vocab", 1},
+        Case{"train " + c + " model.attention.compress_stride=3", "compress_stride", 2}, Case{"train " + c + " log.dir=/proc/nowhere", "/proc/nowhere", 1},
+        Case{"generate " + place.dir.path(), "no checkpoint", 1}, Case{"verify " + c, c, 1}, Case{"plan", "config", 2}}) {
+    const Ran ran = run_tool("nsa", mistake.arguments);
+    INFO("nsa " << mistake.arguments << "\n" << ran.output);
+    CHECK((ran.status == mistake.status || (mistake.status == 1 && ran.status == 2)));
+    CHECK(one_sentence(ran.output, mistake.says));
+  }
+  CHECK(!std::filesystem::exists(place.dir / "runs"));  // nothing half-made before the first valid command
+}
+
+TEST_CASE("a trained run generates the same text for the same seed, and plan prints its bytes", "[process]") {
+  const Workplace place;
+  REQUIRE(place.train().status == 0);
+  const std::string run = place.dir / "runs/tiny";
+  const Ran one = run_tool("nsa", "generate " + run + " --prompt 'The quick' --tokens 40 --seed 3"),
+            two = run_tool("nsa", "generate " + run + " --prompt 'The quick' --tokens 40 --seed 3");
+  CHECK(one.status == 0);
+  CHECK(one.output == two.output);
+  CHECK(one.output.rfind("The quick", 0) == 0);
+  const Ran greedy = run_tool("nsa", "generate " + run + " --tokens 80 --temperature 0 --top-k 5 --top-p 0.9");  // longer than the context
+  CHECK(greedy.status == 0);
+  const Ran plan = run_tool("nsa", "plan " + place.config);
+  CHECK(plan.status == 0);
+  CHECK(contains(plan.output, "FLOPs per token"));
+}
+
+TEST_CASE("help and version", "[process]") {
+  CHECK(run_tool("nsa", "--help").status == 0);
+  CHECK(contains(run_tool("nsa", "--version").output, "nsa"));
+  for (const char* verb : {"train", "plan", "generate", "verify", "bench", "report", "watch", "config", "compare"}) {
+    const Ran ran = run_tool("nsa", std::string(verb) + " --help");
+    INFO(verb << ": " << ran.output);
+    CHECK(ran.status == 0);
+    CHECK(contains(ran.output, std::string("nsa ") + verb));
+  }
+}
