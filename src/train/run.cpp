@@ -62,13 +62,13 @@ class Run {
 
   Config config_;
   RunOptions options_;
+  TokenData train_data_;  // data before the folder: a mistake in the paths leaves nothing behind
+  std::optional<TokenData> val_data_;
+  std::optional<Tokenizer> tokenizer_;
   std::string dir_;
   RunLock lock_;
   StopSignals signals_;
   RunLog log_;
-  TokenData train_data_;
-  std::optional<TokenData> val_data_;
-  std::optional<Tokenizer> tokenizer_;
   Device dev_;
   MemoryPlan plan_;
   Gpt gpt_;
@@ -110,12 +110,12 @@ std::optional<Tokenizer> open_tokenizer(const Config& config, const TokenData& d
 Run::Run(const Config& config, const RunOptions& options)
     : config_(config),
       options_(options),
-      dir_(prepared_dir(config, options)),
-      lock_(dir_),
-      log_(log_options(config, options)),
       train_data_(config.data.train, config.data.sequence_length, config.model.vocab_size),
       val_data_(open_val(config)),
       tokenizer_(open_tokenizer(config, train_data_)),
+      dir_(prepared_dir(config, options)),
+      lock_(dir_),
+      log_(log_options(config, options)),
       plan_(plan_memory(config, cpu_threads(config))),
       gpt_(reserved(), config.model, config.data.sequence_length, Params::With::training),
       batch_(dev_, config.train.micro_batch, config.data.sequence_length),

@@ -60,7 +60,7 @@ int train_and_signal(const Workplace& place, const std::string& name, int signal
 }
 
 bool one_sentence(const std::string& output, const std::string& part) {
-  return contains(output, "error: ") && contains(output, part) && !contains(output, "terminate called") && !contains(output, "#0");
+  return output.rfind("nsa: ", 0) == 0 && contains(output, part) && !contains(output, "terminate called") && !contains(output, "#0");
 }
 
 }  // namespace
