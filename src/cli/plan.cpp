@@ -36,7 +36,7 @@ Exit plan(CLI::App& app, int argc, char** argv) {
   std::fputs(to_text(tables).c_str(), stdout);
 
   const Flops flops = flops_per_token(config.model, config.data.sequence_length);
-  const double peak = measure_peak(threads).gflops * 1e9, steps = static_cast<double>(config.total_steps());
+  const double peak = measure_fma_gflops(threads) * 1e9, steps = static_cast<double>(config.total_steps());
   const double step_flops = flops.training() * static_cast<double>(config.train.batch_tokens), seconds = step_flops / (kAssumedShare * peak);
   const std::vector<std::vector<std::string>> rows = {
       {"FLOPs per token", human_count(flops.training())},

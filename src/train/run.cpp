@@ -168,7 +168,7 @@ void Run::say_start() {
   record.config = state_.config;
   record.parameters = gpt_.params().count();
   record.flops_per_token = flops_per_token(config_.model, config_.data.sequence_length).training();
-  record.peak_gflops = measure_peak(dev_.threads).gflops;
+  record.peak_gflops = measure_fma_gflops(dev_.threads);
   record.memory_bytes = static_cast<std::int64_t>(plan_.bytes());
   record.resumed_from = resumed_from_;
   log_.start(record);
