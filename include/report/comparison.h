@@ -1,4 +1,5 @@
-// The numbers of a report: one row per quantity, one column per group, differences from the first group paired by seed, and what a reader has to know about them.
+// The numbers of a report: one row per quantity, one column per group, differences from the first group paired by seed, and what a reader has to know about
+// them.
 #pragma once
 
 #include <string>
@@ -12,24 +13,24 @@ namespace nsa {
 struct Row {
   std::string label;
   Unit unit;
-  double step;                                 ///< at which it was taken; NaN: over the whole run
-  bool exact;                                  ///< a property of the configuration: its differences have no noise
-  std::vector<MeanSpread> groups;              ///< over the seeds
-  std::vector<PairedDifference> differences;   ///< [g] = group g minus group 0; [0] is empty
+  double step;                                ///< at which it was taken; NaN: over the whole run
+  bool exact;                                 ///< a property of the configuration: its differences have no noise
+  std::vector<MeanSpread> groups;             ///< over the seeds
+  std::vector<PairedDifference> differences;  ///< [g] = group g minus group 0; [0] is empty
 };
 
 struct ConfigDifference {
   std::string path;
-  std::vector<std::string> values;             ///< one per group; "" when its config has no such field
+  std::vector<std::string> values;  ///< one per group; "" when its config has no such field
 };
 
 struct Comparison {
   std::vector<Group> groups;
-  std::vector<Row> rows;                       ///< rows[0] is the one that decides: validation loss, or smoothed training loss without validation
+  std::vector<Row> rows;  ///< rows[0] is the one that decides: validation loss, or smoothed training loss without validation
   std::vector<ConfigDifference> config;
-  std::vector<std::string> notes;              ///< sentences: runs of different length, still running, lines that could not be read, ...
-  double compared_step = kMissing;             ///< the step of rows[0]
-  double half_life = 0;                        ///< of the EMA, steps
+  std::vector<std::string> notes;   ///< sentences: runs of different length, still running, lines that could not be read, ...
+  double compared_step = kMissing;  ///< the step of rows[0]
+  double half_life = 0;             ///< of the EMA, steps
 };
 
 /// `runs` must outlive the result and be smoothed.

@@ -20,6 +20,7 @@ std::string curves_svg(const std::vector<Run>& runs, const Comparison& compariso
 std::string curves_tsv(const std::vector<Run>& runs, const Comparison& comparison);
 
 /// Reads, compares and writes the three files into `folder`. Returns the comparison's runs through `runs`, which it refers to.
-Comparison make_report(const std::vector<RunSource>& sources, const std::string& folder, double half_life, const PageInfo& info, int threads, std::vector<Run>& runs);
+Comparison make_report(const std::vector<RunSource>& sources, const std::string& folder, double half_life, const PageInfo& info, int threads,
+                       std::vector<Run>& runs);
 
 }  // namespace nsa

@@ -1,5 +1,5 @@
-// Reading runs: runs/NAME/metrics.jsonl (docs/metrics.md) and step,loss files of other programs (TSV, CSV, JSONL). Reading is tolerant: a last line that is cut, null or
-// NaN, steps written twice, a file that grows while it is read. Broken lines in the middle are passed over and counted.
+// Reading runs: runs/NAME/metrics.jsonl (docs/metrics.md) and step,loss files of other programs (TSV, CSV, JSONL). Reading is tolerant: a last line that is
+// cut, null or NaN, steps written twice, a file that grows while it is read. Broken lines in the middle are passed over and counted.
 #pragma once
 
 #include <array>
@@ -16,12 +16,12 @@ namespace nsa {
 inline constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 
 /// One optimizer step as written; fields not in the file are NaN.
-struct StepRecord {
+struct StepPoint {
   double step = 0, tokens = kMissing, loss = kMissing, grad_norm = kMissing, lr = kMissing, ms = kMissing, seconds = kMissing;
   double tokens_per_s = kMissing, share_of_peak = kMissing, z_loss = kMissing, z_norm = kMissing;
   bool skipped = false;
 };
-struct ValRecord {
+struct ValPoint {
   double step, tokens, seconds, loss, bits_per_byte;
 };
 struct GateRecord {
@@ -49,8 +49,8 @@ struct RunInfo {
 /// Everything read from one file.
 struct RawRun {
   RunInfo info;
-  std::vector<StepRecord> steps;  ///< ascending, no step twice
-  std::vector<ValRecord> vals;
+  std::vector<StepPoint> steps;  ///< ascending, no step twice
+  std::vector<ValPoint> vals;
   std::vector<GateRecord> gates;
   std::vector<CheckpointRecord> checkpoints;
   std::string last_sample;
@@ -70,7 +70,27 @@ class MetricsReader {
   RawRun run;
 
  private:
-  enum Column : int { step, tokens, loss, grad_norm, lr, ms, seconds, tokens_per_s, share_of_peak, z_loss, z_norm, skipped, val_loss, bits_per_byte, columns, type, layers, path, none };
+  enum Column : int {
+    step,
+    tokens,
+    loss,
+    grad_norm,
+    lr,
+    ms,
+    seconds,
+    tokens_per_s,
+    share_of_peak,
+    z_loss,
+    z_norm,
+    skipped,
+    val_loss,
+    bits_per_byte,
+    columns,
+    type,
+    layers,
+    path,
+    none
+  };
   struct Known {
     std::string key;
     Column column = none;
@@ -86,9 +106,9 @@ class MetricsReader {
   void forget_from(double first_step);
 
   char delimiter_;
-  std::string rest_;             // an unfinished line
-  std::vector<Known> order_;     // keys in the order of the last line: files repeat them, so a lookup is one comparison
-  std::vector<Column> header_;   // columns of a TSV/CSV
+  std::string rest_;                     // an unfinished line
+  std::vector<Known> order_;             // keys in the order of the last line: files repeat them, so a lookup is one comparison
+  std::vector<Column> header_;           // columns of a TSV/CSV
   std::vector<std::string_view> cells_;  // of the line at hand
   bool foreign_ = false;
   std::int64_t line_number_ = 0;

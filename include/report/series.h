@@ -12,9 +12,9 @@ namespace nsa {
 
 /// Neighbouring steps as one point. A run of up to kMaxBuckets steps has one bucket per step.
 struct Bucket {
-  double step, tokens, seconds;          ///< of its last step
-  double loss, loss_min, loss_max;       ///< mean, least and greatest of the finite losses; NaN when there are none
-  double norm, norm_min, norm_max;       ///< gradient norm, likewise
+  double step, tokens, seconds;     ///< of its last step
+  double loss, loss_min, loss_max;  ///< mean, least and greatest of the finite losses; NaN when there are none
+  double norm, norm_min, norm_max;  ///< gradient norm, likewise
   double lr;
   std::int64_t skipped;
 };
@@ -27,9 +27,9 @@ struct Run {
   RunState state = RunState::unknown;
   RunInfo info;
   std::vector<Bucket> buckets;
-  std::vector<double> smooth;            ///< EMA of the loss at each bucket
-  std::vector<double> smooth_norm;       ///< EMA of the gradient norm
-  std::vector<ValRecord> vals;
+  std::vector<double> smooth;       ///< EMA of the loss at each bucket
+  std::vector<double> smooth_norm;  ///< EMA of the gradient norm
+  std::vector<ValPoint> vals;
   std::vector<GateRecord> gates;
   double last_step = 0, last_tokens = kMissing, last_seconds = kMissing;
   double median_ms = kMissing, median_tokens_per_s = kMissing;
@@ -44,7 +44,7 @@ struct RunSource {
 /// Reads and thins all of them, in parallel. `now` (seconds since 1970) tells running from stopped. Throws on the first that cannot be read.
 std::vector<Run> read_runs(const std::vector<RunSource>& sources, double now, int threads);
 /// Equal numbers of steps per bucket, at most `limit` buckets.
-std::vector<Bucket> thin(const std::vector<StepRecord>& steps, std::size_t limit);
+std::vector<Bucket> thin(const std::vector<StepPoint>& steps, std::size_t limit);
 /// A two-hundredth of the longest run, at least half a step.
 double default_half_life(const std::vector<Run>& runs);
 void smooth_runs(std::vector<Run>& runs, double half_life);
@@ -62,17 +62,17 @@ std::string without_seed(const std::string& name, std::string* seed = nullptr);
 
 enum class XAxis { step, tokens, seconds };
 double x_of(const Bucket& bucket, XAxis axis);
-double x_of(const ValRecord& val, XAxis axis);
+double x_of(const ValPoint& val, XAxis axis);
 bool has_axis(const Run& run, XAxis axis);
 /// Smoothed loss (or another curve of the run) at x, linear between buckets; NaN outside the run.
-double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::* curve = &Run::smooth);
+double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::*curve = &Run::smooth);
 
 /// A line with a band around it.
 struct BandCurve {
   std::vector<double> x, y, low, high;
 };
 /// Mean of the smoothed loss over the seeds, as far as all of them go; low..high is the range over the seeds.
-BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> Run::* curve = &Run::smooth);
+BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> Run::*curve = &Run::smooth);
 /// Mean over seeds present in both of smooth(b) - smooth(a) against steps; low..high is the pointwise 95 % t interval (NaN with one pair).
 BandCurve difference_curve(const Group& a, const Group& b, int points);
 /// Runs of the same seed, one from each group.

@@ -37,8 +37,8 @@ struct PairedDifference {
 PairedDifference paired_difference(std::span<const double> a, std::span<const double> b, double confidence = 0.95);
 
 /// Bias-corrected exponential moving average of values at positions (steps, ascending): m = keep m + (1 - keep) x with keep = 2^(-gap / half_life), the same
-/// for the weight, and m / weight is returned. The gap to the first position is 1. A value that is not finite is passed over: its place shows the average so far
-/// (NaN when there is none). half_life 0: the values themselves.
+/// for the weight, and m / weight is returned. The gap to the first position is 1. A value that is not finite is passed over: its place shows the average so
+/// far (NaN when there is none). half_life 0: the values themselves.
 std::vector<double> ema(std::span<const double> positions, std::span<const double> values, double half_life);
 
 /// Median of the finite values; NaN when there are none.

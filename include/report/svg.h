@@ -1,5 +1,5 @@
-// A chart as SVG: axes, lines, bands, points, and the names of the curves at their ends. Works as part of a page and as a file of its own: colours are attributes
-// (light), the style sheet only replaces them in dark mode.
+// A chart as SVG: axes, lines, bands, points, and the names of the curves at their ends. Works as part of a page and as a file of its own: colours are
+// attributes (light), the style sheet only replaces them in dark mode.
 #pragma once
 
 #include <string>
@@ -28,8 +28,8 @@ struct Layer {
     rug,        ///< strokes on the x axis
   };
   Kind kind = Kind::line;
-  int style = 0;          ///< colour and dash; the group's index
-  std::string name;       ///< of the curve, for the reader's program and the hover
+  int style = 0;     ///< colour and dash; the group's index
+  std::string name;  ///< of the curve, for the reader's program and the hover
   std::vector<double> x, y, low, high;
   std::string end_label;  ///< beside the curve's end; "" for none
   std::string colour;     ///< "" for the palette's

@@ -18,7 +18,7 @@ double common_val_step(const std::vector<Run>& runs) {
   bool first = true;
   for (const Run& run : runs) {
     std::vector<double> own, both;
-    for (const ValRecord& val : run.vals) {
+    for (const ValPoint& val : run.vals) {
       if (std::isfinite(val.loss)) own.push_back(val.step);
     }
     if (run.vals.empty()) continue;
@@ -29,8 +29,8 @@ double common_val_step(const std::vector<Run>& runs) {
   return common.empty() ? kMissing : common.back();
 }
 
-const ValRecord* val_at(const Run& run, double step) {
-  const auto it = std::find_if(run.vals.begin(), run.vals.end(), [&](const ValRecord& v) { return v.step == step; });
+const ValPoint* val_at(const Run& run, double step) {
+  const auto it = std::find_if(run.vals.begin(), run.vals.end(), [&](const ValPoint& v) { return v.step == step; });
   return it == run.vals.end() ? nullptr : &*it;
 }
 
@@ -71,18 +71,22 @@ void add_rows(Comparison& c, const std::vector<Run>& runs) {
     Row row = make_row(c, label, unit, step, exact, quantity);
     if (std::any_of(row.groups.begin(), row.groups.end(), [](const MeanSpread& s) { return s.n > 0; })) c.rows.push_back(std::move(row));
   };
-  const auto field = [](double RunInfo::* member) { return [member](const Run& run) { return run.info.*member; }; };
+  const auto field = [](double RunInfo::*member) { return [member](const Run& run) { return run.info.*member; }; };
   if (std::isfinite(val_step)) {
-    add("validation loss", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->loss : kMissing; }, val_step);
-    add("bits per byte", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->bits_per_byte : kMissing; }, val_step);
+    add(
+        "validation loss", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->loss : kMissing; }, val_step);
+    add(
+        "bits per byte", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->bits_per_byte : kMissing; }, val_step);
   } else {
     add("last validation loss", Unit::loss, false, [](const Run& run) { return run.vals.empty() ? kMissing : run.vals.back().loss; });
   }
-  add("training loss, smoothed", Unit::loss, false, [&](const Run& run) { return smooth_at(run, XAxis::step, last_common); }, last_common);
+  add(
+      "training loss, smoothed", Unit::loss, false, [&](const Run& run) { return smooth_at(run, XAxis::step, last_common); }, last_common);
   c.compared_step = std::isfinite(val_step) ? val_step : last_common;
   add("tokens per second", Unit::per_second, false, [](const Run& run) { return run.median_tokens_per_s; });
   add("time per step", Unit::milliseconds, false, [](const Run& run) { return run.median_ms; });
-  add("training time", Unit::seconds, false, [&](const Run& run) { return seconds_at(run, last_common); }, last_common);
+  add(
+      "training time", Unit::seconds, false, [&](const Run& run) { return seconds_at(run, last_common); }, last_common);
   add("memory", Unit::bytes, true, field(&RunInfo::memory_bytes));
   add("parameters", Unit::count, true, field(&RunInfo::parameters));
   add("FLOPs per token", Unit::flops, true, field(&RunInfo::flops_per_token));
@@ -191,8 +195,9 @@ std::vector<std::string> verdicts(const Comparison& c) {
                           d.pairs == 1 ? "one seed cannot tell a difference from chance" : "no seed in common");
     } else {
       const int decimals = decimals_for(d.std_error);
-      text += fmt::format("{} \u00B1 {} at step {} (95 % interval {} to {}, {} seeds): {}", format_signed(d.mean, row.unit, decimals), format_value(d.std_error, row.unit, decimals),
-                          format_value(c.compared_step, Unit::whole), format_value(d.low, row.unit, decimals), format_value(d.high, row.unit, decimals), d.pairs, d.verdict());
+      text += fmt::format("{} \u00B1 {} at step {} (95 % interval {} to {}, {} seeds): {}", format_signed(d.mean, row.unit, decimals),
+                          format_value(d.std_error, row.unit, decimals), format_value(c.compared_step, Unit::whole), format_value(d.low, row.unit, decimals),
+                          format_value(d.high, row.unit, decimals), d.pairs, d.verdict());
       if (!d.within_noise()) text += " beyond noise";
     }
     out.push_back(text + ".");
@@ -204,8 +209,11 @@ CellTable final_table(const Comparison& c) {
   const bool many = c.groups.size() > 4;
   CellTable table(1);
   table[0].push_back({"", "", false});
-  for (const Group& group : c.groups) table[0].push_back({group.name, group.runs.size() == 1 && many ? "" : fmt::format("{} {}", group.runs.size(), group.runs.size() == 1 ? "run" : "runs"), false});
-  for (std::size_t g = 1; g < c.groups.size() && !many; ++g) table[0].push_back({fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name), "\u00B1 standard error", false});
+  for (const Group& group : c.groups)
+    table[0].push_back(
+        {group.name, group.runs.size() == 1 && many ? "" : fmt::format("{} {}", group.runs.size(), group.runs.size() == 1 ? "run" : "runs"), false});
+  for (std::size_t g = 1; g < c.groups.size() && !many; ++g)
+    table[0].push_back({fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name), "\u00B1 standard error", false});
   for (const Row& row : c.rows) {
     std::vector<Cell> line;
     line.push_back({row.label, std::isfinite(row.step) ? "step " + format_value(row.step, Unit::whole) : "", false});

@@ -27,7 +27,7 @@ Layer layer(Layer::Kind kind, std::size_t style, const std::string& name) {
 }
 
 /// Every bucket's least and greatest value, in turn: nothing a bucket hides is lost to the eye.
-Layer raw_layer(const Run& run, std::size_t style, XAxis axis, double Bucket::* mean, double Bucket::* least, double Bucket::* greatest) {
+Layer raw_layer(const Run& run, std::size_t style, XAxis axis, double Bucket::*mean, double Bucket::*least, double Bucket::*greatest) {
   Layer l = layer(Layer::Kind::raw, style, run.name);
   for (const Bucket& bucket : run.buckets) {
     const double x = x_of(bucket, axis);
@@ -43,7 +43,7 @@ Layer raw_layer(const Run& run, std::size_t style, XAxis axis, double Bucket::* 
 }
 
 /// A smoothed mean over seeds with its band; seeds that go on alone as thin lines.
-void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, std::vector<double> Run::* member) {
+void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, std::vector<double> Run::*member) {
   const BandCurve mean = mean_curve(group, axis, kGrid, member);
   Layer line = layer(Layer::Kind::line, style, group.name);
   line.x = mean.x;
@@ -83,11 +83,11 @@ void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, s
 /// Mean of the validation losses over the seeds at the steps all of them have, with the range over the seeds; `limit` points at most, evenly chosen.
 Layer val_layer(const Group& group, std::size_t style, XAxis axis) {
   Layer l = layer(Layer::Kind::marks, style, group.name);
-  for (const ValRecord& val : group.runs[0]->vals) {
+  for (const ValPoint& val : group.runs[0]->vals) {
     double x = 0, y = 0, low = INFINITY, high = -INFINITY;
     std::size_t n = 0;
     for (const Run* run : group.runs) {
-      const auto it = std::find_if(run->vals.begin(), run->vals.end(), [&](const ValRecord& v) { return v.step == val.step; });
+      const auto it = std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
       if (it == run->vals.end()) continue;
       x += x_of(*it, axis);
       y += it->loss;
@@ -214,7 +214,8 @@ Chart difference_chart(const Comparison& c) {
   chart.id = "difference";
   chart.x = x_axis(XAxis::step);
   if (c.groups.size() < 2) return chart;
-  chart.title = c.groups.size() == 2 ? fmt::format("Difference: {} \u2212 {}", c.groups[1].name, c.groups[0].name) : fmt::format("Difference from {}", c.groups[0].name);
+  chart.title =
+      c.groups.size() == 2 ? fmt::format("Difference: {} \u2212 {}", c.groups[1].name, c.groups[0].name) : fmt::format("Difference from {}", c.groups[0].name);
   chart.y = {"difference of loss, nats per token", Unit::loss};
   chart.zero_line = true;
   double end = 0;
@@ -234,11 +235,11 @@ Chart difference_chart(const Comparison& c) {
 
     Layer marks = layer(Layer::Kind::marks, g, c.groups[g].name);
     const auto pairs = pairs_by_seed(c.groups[0], c.groups[g]);
-    for (const ValRecord& val : pairs[0].first->vals) {
+    for (const ValPoint& val : pairs[0].first->vals) {
       std::vector<double> a, b;
       for (const auto& [left, right] : pairs) {
         for (const auto& [run, values] : {std::pair{left, &a}, {right, &b}}) {
-          const auto it = std::find_if(run->vals.begin(), run->vals.end(), [&](const ValRecord& v) { return v.step == val.step; });
+          const auto it = std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
           values->push_back(it == run->vals.end() ? kMissing : it->loss);
         }
       }

@@ -39,7 +39,8 @@ std::vector<Tick> ticks_every(double min, double max, double step, double diviso
   const double slack = step * 1e-6;
   for (double i = std::ceil((min - slack) / step); i * step <= max + slack; ++i) {
     const double value = i * step / divisor;
-    ticks.push_back({i * step, i == 0 && divisor != 1 ? "0" : with_minus(decimals > 6 ? fmt::format("{:.3g}", value) : fmt::format("{:.{}f}", value, decimals)) + suffix});
+    ticks.push_back(
+        {i * step, i == 0 && divisor != 1 ? "0" : with_minus(decimals > 6 ? fmt::format("{:.3g}", value) : fmt::format("{:.{}f}", value, decimals)) + suffix});
     if (i == 0) ticks.back().text = "0";
   }
   return ticks;

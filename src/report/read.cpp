@@ -56,14 +56,42 @@ double RunInfo::planned_steps() const {
 }
 
 MetricsReader::Column MetricsReader::column_of(std::string_view key) {
-  static constexpr std::pair<std::string_view, Column> kNames[] = {
-      {"step", step}, {"type", type}, {"tokens", tokens}, {"loss", loss}, {"grad_norm", grad_norm}, {"lr", lr}, {"ms", ms}, {"seconds", seconds},
-      {"tokens_per_s", tokens_per_s}, {"share_of_peak", share_of_peak}, {"z_loss", z_loss}, {"z_norm", z_norm}, {"skipped", skipped}, {"val_loss", val_loss},
-      {"bits_per_byte", bits_per_byte}, {"layers", layers}, {"path", path},
-      // the spellings of other programs
-      {"iter", step}, {"iteration", step}, {"global_step", step}, {"_step", step}, {"train_loss", loss}, {"train/loss", loss}, {"val/loss", val_loss}, {"eval_loss", val_loss},
-      {"eval/loss", val_loss}, {"valid_loss", val_loss}, {"learning_rate", lr}, {"norm", grad_norm}, {"train/grad_norm", grad_norm}, {"time", seconds}, {"_runtime", seconds},
-      {"train/learning_rate", lr}, {"num_tokens", tokens}, {"tokens_seen", tokens}};
+  static constexpr std::pair<std::string_view, Column> kNames[] = {{"step", step},
+                                                                   {"type", type},
+                                                                   {"tokens", tokens},
+                                                                   {"loss", loss},
+                                                                   {"grad_norm", grad_norm},
+                                                                   {"lr", lr},
+                                                                   {"ms", ms},
+                                                                   {"seconds", seconds},
+                                                                   {"tokens_per_s", tokens_per_s},
+                                                                   {"share_of_peak", share_of_peak},
+                                                                   {"z_loss", z_loss},
+                                                                   {"z_norm", z_norm},
+                                                                   {"skipped", skipped},
+                                                                   {"val_loss", val_loss},
+                                                                   {"bits_per_byte", bits_per_byte},
+                                                                   {"layers", layers},
+                                                                   {"path", path},
+                                                                   // the spellings of other programs
+                                                                   {"iter", step},
+                                                                   {"iteration", step},
+                                                                   {"global_step", step},
+                                                                   {"_step", step},
+                                                                   {"train_loss", loss},
+                                                                   {"train/loss", loss},
+                                                                   {"val/loss", val_loss},
+                                                                   {"eval_loss", val_loss},
+                                                                   {"eval/loss", val_loss},
+                                                                   {"valid_loss", val_loss},
+                                                                   {"learning_rate", lr},
+                                                                   {"norm", grad_norm},
+                                                                   {"train/grad_norm", grad_norm},
+                                                                   {"time", seconds},
+                                                                   {"_runtime", seconds},
+                                                                   {"train/learning_rate", lr},
+                                                                   {"num_tokens", tokens},
+                                                                   {"tokens_seen", tokens}};
   for (const auto& [name, column] : kNames) {
     if (key == name) return column;
   }
@@ -206,7 +234,7 @@ void MetricsReader::store(const std::array<double, columns>& value, std::string_
     if (!run.steps.empty() && value[step] <= run.steps.back().step) forget_from(value[step]);
     store_step(value);
   } else if (record_type == "val") {
-    if (!run.vals.empty() && run.vals.back().step >= value[step]) std::erase_if(run.vals, [&](const ValRecord& v) { return v.step >= value[step]; });
+    if (!run.vals.empty() && run.vals.back().step >= value[step]) std::erase_if(run.vals, [&](const ValPoint& v) { return v.step >= value[step]; });
     store_val(value, value[loss]);
   } else if (record_type.empty()) {
     foreign_ = true;
@@ -217,8 +245,8 @@ void MetricsReader::store(const std::array<double, columns>& value, std::string_
 }
 
 void MetricsReader::store_step(const std::array<double, columns>& value) {
-  run.steps.push_back({value[step], value[tokens], value[loss], value[grad_norm], value[lr], value[ms], value[seconds], value[tokens_per_s], value[share_of_peak], value[z_loss],
-                       value[z_norm], value[skipped] > 0});
+  run.steps.push_back({value[step], value[tokens], value[loss], value[grad_norm], value[lr], value[ms], value[seconds], value[tokens_per_s],
+                       value[share_of_peak], value[z_loss], value[z_norm], value[skipped] > 0});
 }
 
 void MetricsReader::store_val(const std::array<double, columns>& value, double loss_value) {
@@ -237,7 +265,8 @@ void MetricsReader::forget_from(double first_step) {
 
 std::string metrics_path(const std::string& path) {
   struct stat info {};
-  NSA_CHECK(::stat(path.c_str(), &info) == 0, "cannot read the run {}: {}; expected a run folder, a metrics.jsonl, or a TSV/CSV/JSONL file of step,loss", path, std::strerror(errno));
+  NSA_CHECK(::stat(path.c_str(), &info) == 0, "cannot read the run {}: {}; expected a run folder, a metrics.jsonl, or a TSV/CSV/JSONL file of step,loss", path,
+            std::strerror(errno));
   if (!S_ISDIR(info.st_mode)) return path;
   const std::string file = path + (path.back() == '/' ? "" : "/") + "metrics.jsonl";
   NSA_CHECK(::stat(file.c_str(), &info) == 0, "the folder {} has no metrics.jsonl, so it is not the folder of a run (or the run has not begun)", path);
@@ -280,9 +309,10 @@ RawRun read_run(const std::string& path) {
   }
   ::close(fd);
   reader.finish();
-  NSA_CHECK(!reader.run.steps.empty() || !reader.run.vals.empty() || reader.run.info.launches > 0,
-            "{} holds no record of a step: {} lines could not be read, the first is line {}; expected metrics.jsonl, or columns or JSON lines with a step and a loss", file,
-            reader.run.broken_lines, reader.run.first_broken_line);
+  NSA_CHECK(
+      !reader.run.steps.empty() || !reader.run.vals.empty() || reader.run.info.launches > 0,
+      "{} holds no record of a step: {} lines could not be read, the first is line {}; expected metrics.jsonl, or columns or JSON lines with a step and a loss",
+      file, reader.run.broken_lines, reader.run.first_broken_line);
   return std::move(reader.run);
 }
 

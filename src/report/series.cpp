@@ -17,7 +17,7 @@ struct Range3 {
   double mean = kMissing, least = kMissing, greatest = kMissing;
 };
 
-Range3 range_of(const StepRecord* first, const StepRecord* last, double StepRecord::* field) {
+Range3 range_of(const StepPoint* first, const StepPoint* last, double StepPoint::*field) {
   Range3 r;
   double sum = 0;
   int n = 0;
@@ -67,7 +67,7 @@ Run make_run(const RunSource& source, double now) {
   run.gates = std::move(raw.gates);
   run.broken_lines = raw.broken_lines;
   std::vector<double> ms, speed;
-  for (const StepRecord& s : raw.steps) {
+  for (const StepPoint& s : raw.steps) {
     run.skipped += s.skipped;
     run.non_finite += !std::isfinite(s.loss);
     ms.push_back(s.ms);
@@ -136,18 +136,19 @@ std::vector<Run> read_runs(const std::vector<RunSource>& sources, double now, in
   return runs;
 }
 
-std::vector<Bucket> thin(const std::vector<StepRecord>& steps, std::size_t limit) {
+std::vector<Bucket> thin(const std::vector<StepPoint>& steps, std::size_t limit) {
   std::vector<Bucket> out;
   if (steps.empty()) return out;
   const std::size_t width = (steps.size() + limit - 1) / limit;
   out.reserve(steps.size() / width + 1);
   for (std::size_t i = 0; i < steps.size(); i += width) {
-    const StepRecord* const first = &steps[i];
-    const StepRecord* const last = first + std::min(width, steps.size() - i);
-    const Range3 loss = range_of(first, last, &StepRecord::loss), norm = range_of(first, last, &StepRecord::grad_norm);
+    const StepPoint* const first = &steps[i];
+    const StepPoint* const last = first + std::min(width, steps.size() - i);
+    const Range3 loss = range_of(first, last, &StepPoint::loss), norm = range_of(first, last, &StepPoint::grad_norm);
     std::int64_t skipped = 0;
-    for (const StepRecord* s = first; s != last; ++s) skipped += s->skipped;
-    out.push_back({last[-1].step, last[-1].tokens, last[-1].seconds, loss.mean, loss.least, loss.greatest, norm.mean, norm.least, norm.greatest, last[-1].lr, skipped});
+    for (const StepPoint* s = first; s != last; ++s) skipped += s->skipped;
+    out.push_back(
+        {last[-1].step, last[-1].tokens, last[-1].seconds, loss.mean, loss.least, loss.greatest, norm.mean, norm.least, norm.greatest, last[-1].lr, skipped});
   }
   return out;
 }
@@ -172,7 +173,8 @@ void smooth_runs(std::vector<Run>& runs, double half_life) {
 }
 
 bool is_bookkeeping(const std::string& path) {
-  return path == "train.seed" || path == "data.seed" || path == "threads" || path.starts_with("log.") || path.starts_with("checkpoint.") || path.starts_with("eval.sample");
+  return path == "train.seed" || path == "data.seed" || path == "threads" || path.starts_with("log.") || path.starts_with("checkpoint.") ||
+         path.starts_with("eval.sample");
 }
 
 std::string without_seed(const std::string& name, std::string* seed) {
@@ -216,10 +218,10 @@ std::vector<Group> group_runs(const std::vector<Run>& runs) {
 }
 
 double x_of(const Bucket& bucket, XAxis axis) { return axis == XAxis::step ? bucket.step : axis == XAxis::tokens ? bucket.tokens : bucket.seconds; }
-double x_of(const ValRecord& val, XAxis axis) { return axis == XAxis::step ? val.step : axis == XAxis::tokens ? val.tokens : val.seconds; }
+double x_of(const ValPoint& val, XAxis axis) { return axis == XAxis::step ? val.step : axis == XAxis::tokens ? val.tokens : val.seconds; }
 bool has_axis(const Run& run, XAxis axis) { return std::isfinite(last_x(run, axis)); }
 
-double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::* curve) {
+double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::*curve) {
   const auto it = std::lower_bound(run.buckets.begin(), run.buckets.end(), x, [&](const Bucket& b, double at) { return x_of(b, axis) < at; });
   if (it == run.buckets.end()) return kMissing;
   const auto i = static_cast<std::size_t>(it - run.buckets.begin());
@@ -231,7 +233,7 @@ double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::
   return y[i - 1] + (y[i] - y[i - 1]) * (x - left) / (right - left);
 }
 
-BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> Run::* curve) {
+BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> Run::*curve) {
   BandCurve out;
   std::vector<const Run*> runs;
   for (const Run* run : group.runs) {
@@ -274,7 +276,8 @@ BandCurve difference_curve(const Group& a, const Group& b, int points) {
     runs.push_back(right);
   }
   if (runs.empty()) return curve;
-  const double reach = pairs.size() > 1 ? student_t_quantile(0.975, static_cast<double>(pairs.size() - 1)) / std::sqrt(static_cast<double>(pairs.size())) : kMissing;
+  const double reach =
+      pairs.size() > 1 ? student_t_quantile(0.975, static_cast<double>(pairs.size() - 1)) / std::sqrt(static_cast<double>(pairs.size())) : kMissing;
   std::vector<double> d(pairs.size());
   for (const double x : common_grid(runs, XAxis::step, points)) {
     for (std::size_t i = 0; i < pairs.size(); ++i) d[i] = smooth_at(*pairs[i].second, XAxis::step, x) - smooth_at(*pairs[i].first, XAxis::step, x);

@@ -10,8 +10,8 @@
 namespace nsa {
 namespace {
 
-constexpr double kCharWidth = 6.7;   // widest common sans-serif at 12 px, average over digits and lower case
-constexpr double kNameWidth = 7.8;   // the same of the bold names at the ends of curves
+constexpr double kCharWidth = 6.7;  // widest common sans-serif at 12 px, average over digits and lower case
+constexpr double kNameWidth = 7.8;  // the same of the bold names at the ends of curves
 constexpr double kLabelHeight = 14;
 constexpr int kStyles = 7;
 constexpr std::array<const char*, kStyles> kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555"};
@@ -39,9 +39,7 @@ struct Frame {
   }
   double px(double x) const { return left + width * place(chart.x, x); }
   double py(double y) const { return top + height * (1 - place(chart.y, y)); }
-  bool drawable(double x, double y) const {
-    return std::isfinite(x) && std::isfinite(y) && !(chart.x.log && x <= 0) && !(chart.y.log && y <= 0);
-  }
+  bool drawable(double x, double y) const { return std::isfinite(x) && std::isfinite(y) && !(chart.x.log && x <= 0) && !(chart.y.log && y <= 0); }
 };
 
 /// Line pieces in pixels. Where several points share a pixel column the first, least, greatest and last of them stand for all.
@@ -129,7 +127,8 @@ std::string dress(const Layer& layer, const char* klass, bool filled) {
 }
 
 std::string mark_path(int style, double x, double y) {
-  constexpr std::array<const char*, 4> kShapes{"m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0", "m-2.9-2.9h5.8v5.8h-5.8z", "m0-3.8l3.8 6.4h-7.6z", "m0-4l4 4l-4 4l-4-4z"};
+  constexpr std::array<const char*, 4> kShapes{"m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0", "m-2.9-2.9h5.8v5.8h-5.8z", "m0-3.8l3.8 6.4h-7.6z",
+                                               "m0-4l4 4l-4 4l-4-4z"};
   std::string d = "M";
   append(d, x);
   d += ' ';
@@ -150,7 +149,8 @@ std::string draw_marks(const Frame& f, const Layer& layer) {
   }
   std::string out;
   if (!bars.empty()) out += fmt::format("<path {} d=\"{}\" fill=\"none\" stroke-width=\"1\"/>", dress(layer, "bar", false), bars);
-  return out + fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"#fff\" stroke-width=\"1.4\"/>", dress(layer, "marks", false), escape_html(layer.name), shapes);
+  return out +
+         fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"#fff\" stroke-width=\"1.4\"/>", dress(layer, "marks", false), escape_html(layer.name), shapes);
 }
 
 /// `faint`: opacity of raw lines; `halo`: a rim in the colour of the paper lifts the curve above the raw lines.
@@ -175,13 +175,19 @@ std::string draw_layer(const Frame& f, const Layer& layer, int points, double fa
   const std::string dash = raw || layer.solid ? "" : palette_dash(layer.style);
   const std::string d = path_of(to_pixels(f, layer.x, layer.y, points));
   std::string out;
-  if (halo && !raw && !thin) out = fmt::format("<path class=\"halo\" data-g=\"{}\" d=\"{}\" fill=\"none\" stroke=\"#fff\" stroke-width=\"4.5\" stroke-opacity=\".75\"/>", layer.style, d);
-  out += fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"none\" stroke-width=\"{}\" stroke-linejoin=\"round\" stroke-linecap=\"{}\"{}{}/>", dress(layer, klass, false),
-                     escape_html(layer.name), d, raw ? "0.8" : thin ? "1" : "2", dash.empty() ? "round" : "butt",
-                     dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash), raw ? fmt::format(" stroke-opacity=\"{:.2f}\"", faint) : "");
+  if (halo && !raw && !thin)
+    out =
+        fmt::format("<path class=\"halo\" data-g=\"{}\" d=\"{}\" fill=\"none\" stroke=\"#fff\" stroke-width=\"4.5\" stroke-opacity=\".75\"/>", layer.style, d);
+  out += fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"none\" stroke-width=\"{}\" stroke-linejoin=\"round\" stroke-linecap=\"{}\"{}{}/>",
+                     dress(layer, klass, false), escape_html(layer.name), d,
+                     raw    ? "0.8"
+                     : thin ? "1"
+                            : "2",
+                     dash.empty() ? "round" : "butt", dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash),
+                     raw ? fmt::format(" stroke-opacity=\"{:.2f}\"", faint) : "");
   if (layer.grows && !layer.x.empty() && f.drawable(layer.x.back(), layer.y.back())) {
-    out += fmt::format("<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still running</title></circle>", dress(layer, "grows", false),
-                       f.px(layer.x.back()), f.py(layer.y.back()));
+    out += fmt::format("<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still running</title></circle>",
+                       dress(layer, "grows", false), f.px(layer.x.back()), f.py(layer.y.back()));
   }
   return out;
 }
@@ -189,8 +195,8 @@ std::string draw_layer(const Frame& f, const Layer& layer, int points, double fa
 struct EndLabel {
   const Layer* layer;
   std::string text;
-  Pixel end;       // of the curve
-  double y = 0;    // of the text's middle
+  Pixel end;     // of the curve
+  double y = 0;  // of the text's middle
 };
 
 /// Moves labels apart: neighbours that overlap become one block around the mean of their wishes, until no two overlap.
@@ -199,7 +205,9 @@ void spread(std::vector<EndLabel>& labels, double top, double bottom) {
   struct Block {
     std::size_t first, count;
     double wish;  // sum of the members' wished tops of the block
-    double y(double lo, double hi) const { return std::clamp(wish / static_cast<double>(count), lo, std::max(lo, hi - kLabelHeight * static_cast<double>(count))); }
+    double y(double lo, double hi) const {
+      return std::clamp(wish / static_cast<double>(count), lo, std::max(lo, hi - kLabelHeight * static_cast<double>(count)));
+    }
   };
   std::vector<Block> blocks;
   for (std::size_t i = 0; i < labels.size(); ++i) {
@@ -248,11 +256,12 @@ std::string draw_labels(const Frame& f, int label_chars) {
   const double right = f.left + f.width;
   for (const EndLabel& label : labels) {
     // Dotted where it crosses the plot, so that nobody takes it for data.
-    out += fmt::format("<path {} d=\"M{:.1f} {:.1f}H{:.1f}L{:.1f} {:.1f}\" fill=\"none\" stroke-width=\"1\"{}/>", dress(*label.layer, "lead", false), std::min(label.end.x + 6, right + 3), label.end.y,
-                       std::max(right, label.end.x) + 3, right + 10, label.y, label.end.x < right - 12 ? " stroke-dasharray=\"1 5\"" : "");
+    out += fmt::format("<path {} d=\"M{:.1f} {:.1f}H{:.1f}L{:.1f} {:.1f}\" fill=\"none\" stroke-width=\"1\"{}/>", dress(*label.layer, "lead", false),
+                       std::min(label.end.x + 6, right + 3), label.end.y, std::max(right, label.end.x) + 3, right + 10, label.y,
+                       label.end.x < right - 12 ? " stroke-dasharray=\"1 5\"" : "");
     const bool shortened = label.text != label.layer->end_label;
-    out += fmt::format("<text class=\"name\" data-g=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\">{}{}</text>", label.layer->style, right + 13, label.y + 4, escape_html(label.text),
-                       shortened ? "<title>" + escape_html(label.layer->end_label) + "</title>" : "");
+    out += fmt::format("<text class=\"name\" data-g=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\">{}{}</text>", label.layer->style, right + 13, label.y + 4,
+                       escape_html(label.text), shortened ? "<title>" + escape_html(label.layer->end_label) + "</title>" : "");
   }
   return out;
 }
@@ -274,7 +283,9 @@ std::string draw_axes(const Frame& f, const std::vector<Tick>& xs, const std::ve
     free_from = x + half + 6;
     out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x, bottom + 18, tick.text);
   }
-  out = fmt::format("<path class=\"grid\" d=\"{}\" stroke=\"#ddd\"/><path class=\"axis\" d=\"M{:.1f} {:.1f}H{:.1f}{}\" stroke=\"#777\" fill=\"none\"/>", grid, f.left, bottom, right, marks) + out;
+  out = fmt::format("<path class=\"grid\" d=\"{}\" stroke=\"#ddd\"/><path class=\"axis\" d=\"M{:.1f} {:.1f}H{:.1f}{}\" stroke=\"#777\" fill=\"none\"/>", grid,
+                    f.left, bottom, right, marks) +
+        out;
   if (f.chart.zero_line) out += fmt::format("<path class=\"zero\" d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"#555\"/>", f.left, f.py(0), right);
   out += fmt::format("<text class=\"unit\" x=\"{}\" y=\"{:.1f}\">{}</text>", 0, f.top - 10, escape_html(f.chart.y.label));
   return out + fmt::format("<text class=\"unit\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", right, bottom + 34, escape_html(f.chart.x.label));
@@ -299,14 +310,17 @@ std::string chart_style() {
   std::string css =
       "svg text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;fill:#222}svg .tick,svg .unit{fill:#555}"
       "svg .title{font-weight:600;font-size:14px}svg .zero{stroke-width:1.2}";
-  css += "@media screen and (prefers-color-scheme:dark){svg text{fill:#e6e6e6}svg .tick,svg .unit{fill:#a8a8a8}svg .grid{stroke:#333}svg .axis{stroke:#888}svg .zero{stroke:#aaa}"
-         "svg .marks,svg .grows{fill:#16181c}svg .halo{stroke:#16181c}svg .layer{filter:brightness(1.35)}svg .paper{fill:#16181c}";
+  css +=
+      "@media screen and (prefers-color-scheme:dark){svg text{fill:#e6e6e6}svg .tick,svg .unit{fill:#a8a8a8}svg .grid{stroke:#333}svg .axis{stroke:#888}svg "
+      ".zero{stroke:#aaa}"
+      "svg .marks,svg .grows{fill:#16181c}svg .halo{stroke:#16181c}svg .layer{filter:brightness(1.35)}svg .paper{fill:#16181c}";
   for (int i = 0; i < kStyles; ++i) css += fmt::format("svg .k{0}{{stroke:{1}}}svg .f{0}{{fill:{1}}}", i, kDarkColours[static_cast<std::size_t>(i)]);
   return css + "}";
 }
 
 std::string draw_chart(const Chart& chart, Size size, int points) {
-  const std::vector<Tick> ys = chart.y.log ? log_ticks(chart.y.min, chart.y.max, size.height / 50) : nice_ticks(chart.y.min, chart.y.max, size.height / 50, chart.y.unit);
+  const std::vector<Tick> ys =
+      chart.y.log ? log_ticks(chart.y.min, chart.y.max, size.height / 50) : nice_ticks(chart.y.min, chart.y.max, size.height / 50, chart.y.unit);
   int tick_chars = 1, name_chars = 0;
   for (const Tick& tick : ys) tick_chars = std::max(tick_chars, text_length(tick.text));
   for (const Layer& layer : chart.layers) {
@@ -318,17 +332,18 @@ std::string draw_chart(const Chart& chart, Size size, int points) {
   const std::vector<Tick> xs = nice_ticks(chart.x.min, chart.x.max, std::max(2, static_cast<int>(f.width / 75)), chart.x.unit);
 
   const auto scale = [](const Axis& a) { return fmt::format("{:.9g},{:.9g},{}", a.min, a.max, a.log ? "log" : "linear"); };
-  std::string out = fmt::format("<g class=\"chart\" data-id=\"{}\" data-plot=\"{:.1f},{:.1f},{:.1f},{:.1f}\" data-x=\"{}\" data-y=\"{}\" data-x-name=\"{}\">", chart.id, f.left, f.top, f.width, f.height,
-                                scale(chart.x), scale(chart.y), escape_html(chart.x.label));
+  std::string out = fmt::format("<g class=\"chart\" data-id=\"{}\" data-plot=\"{:.1f},{:.1f},{:.1f},{:.1f}\" data-x=\"{}\" data-y=\"{}\" data-x-name=\"{}\">",
+                                chart.id, f.left, f.top, f.width, f.height, scale(chart.x), scale(chart.y), escape_html(chart.x.label));
   out += draw_axes(f, xs, ys);
   const std::string clip = fmt::format("{}-{}", chart.id, size.width);
-  out += fmt::format("<clipPath id=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/></clipPath><g clip-path=\"url(#{})\">", clip, f.left - 5, f.top - 1,
-                     f.width + 10, f.height + 6, clip);
+  out += fmt::format("<clipPath id=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/></clipPath><g clip-path=\"url(#{})\">", clip,
+                     f.left - 5, f.top - 1, f.width + 10, f.height + 6, clip);
   const auto count = [&](Layer::Kind kind) { return std::count_if(chart.layers.begin(), chart.layers.end(), [&](const Layer& l) { return l.kind == kind; }); };
   const auto raws = count(Layer::Kind::raw);
   const double faint = std::clamp(0.5 / std::sqrt(static_cast<double>(std::max<std::ptrdiff_t>(1, raws))), 0.08, 0.35);
   const bool halo = raws > 0 && count(Layer::Kind::line) <= 6;
-  for (const Layer::Kind kind : {Layer::Kind::band, Layer::Kind::raw, Layer::Kind::thin, Layer::Kind::rug, Layer::Kind::line, Layer::Kind::marks, Layer::Kind::off_scale}) {
+  for (const Layer::Kind kind :
+       {Layer::Kind::band, Layer::Kind::raw, Layer::Kind::thin, Layer::Kind::rug, Layer::Kind::line, Layer::Kind::marks, Layer::Kind::off_scale}) {
     for (const Layer& layer : chart.layers) {
       if (layer.kind == kind) out += draw_layer(f, layer, points, faint, halo);
     }
@@ -337,8 +352,9 @@ std::string draw_chart(const Chart& chart, Size size, int points) {
 }
 
 std::string svg_element(const std::string& content, Size size, const std::string& klass, const std::string& label) {
-  return fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"{0}\" viewBox=\"0 0 {1} {2}\" width=\"{1}\" height=\"{2}\" role=\"img\" aria-label=\"{3}\">{4}</svg>", klass, size.width,
-                     size.height, escape_html(label), content);
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"{0}\" viewBox=\"0 0 {1} {2}\" width=\"{1}\" height=\"{2}\" role=\"img\" aria-label=\"{3}\">{4}</svg>",
+      klass, size.width, size.height, escape_html(label), content);
 }
 
 }  // namespace nsa

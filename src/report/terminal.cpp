@@ -94,7 +94,8 @@ std::string report_text(const Comparison& c, int columns) {
   Table table;
   for (const auto& row : cells) {
     std::vector<std::string> line;
-    for (const Cell& cell : row) line.push_back(cell.small.empty() || cell.small.starts_with("sd ") ? cell.text : fmt::format("{} ({})", cell.text, cell.small));
+    for (const Cell& cell : row)
+      line.push_back(cell.small.empty() || cell.small.starts_with("sd ") ? cell.text : fmt::format("{} ({})", cell.text, cell.small));
     if (table.head.empty()) {
       table.head = std::move(line);
     } else {

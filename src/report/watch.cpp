@@ -16,7 +16,7 @@ std::string number(double v, int decimals) { return std::isfinite(v) ? fmt::form
 std::string short_lr(double v) { return std::isfinite(v) ? fmt::format("{:.3g}", v) : "-"; }
 
 std::string progress(const RawRun& run, const std::string& name, double age) {
-  const StepRecord& last = run.steps.back();
+  const StepPoint& last = run.steps.back();
   const double planned = run.info.planned_steps();
   std::string out = fmt::format("{}: step {}", name, grouped(static_cast<std::int64_t>(last.step)));
   if (planned > 0) out += fmt::format(" of {} ({:.1f} %)", grouped(static_cast<std::int64_t>(planned)), 100 * last.step / planned);
@@ -34,7 +34,7 @@ std::string progress(const RawRun& run, const std::string& name, double age) {
   if (std::isfinite(last.seconds)) out += fmt::format("trained {}", human_duration(last.seconds));
   if (std::isfinite(last.tokens)) out += fmt::format(", {} tokens", human_count(last.tokens));
   if (!run.vals.empty()) {
-    const ValRecord& val = run.vals.back();
+    const ValPoint& val = run.vals.back();
     out += fmt::format(", validation {} at step {}", number(val.loss, 4), grouped(static_cast<std::int64_t>(val.step)));
     if (std::isfinite(val.bits_per_byte)) out += fmt::format(" ({} bits per byte)", number(val.bits_per_byte, 4));
   }
@@ -46,7 +46,7 @@ std::string health(const RawRun& run) {
   double last_skipped = 0, worst = 0;
   const std::size_t recent = run.steps.size() - std::min(kRecent, run.steps.size());
   for (std::size_t i = 0; i < run.steps.size(); ++i) {
-    const StepRecord& s = run.steps[i];
+    const StepPoint& s = run.steps[i];
     non_finite += !std::isfinite(s.loss);
     if (s.skipped) {
       ++skipped;
@@ -60,7 +60,8 @@ std::string health(const RawRun& run) {
   std::string out = "health: ";
   out += skipped ? fmt::format("{} skipped (last at step {:.0f})", skipped, last_skipped) : "no step skipped";
   if (non_finite) out += fmt::format(", {} without a finite loss", non_finite);
-  out += fmt::format(", highest z-score of the last {} steps {:.1f}{}", run.steps.size() - recent, worst, high ? fmt::format(" ({} above {:.0f})", high, kHighZ) : "");
+  out += fmt::format(", highest z-score of the last {} steps {:.1f}{}", run.steps.size() - recent, worst,
+                     high ? fmt::format(" ({} above {:.0f})", high, kHighZ) : "");
   out += run.checkpoints.empty() ? "; no checkpoint yet"
                                  : fmt::format("; newest checkpoint: step {:.0f} ({}, saved in {})", run.checkpoints.back().step, run.checkpoints.back().path,
                                                format_value(run.checkpoints.back().ms, Unit::milliseconds));
@@ -81,7 +82,7 @@ std::string watch_text(const RawRun& run, const std::string& name, double age, i
     loss.push_back(bucket.loss);
   }
   TextCurve smooth{"loss, smoothed", at, ema(at, loss, std::max(0.5, std::round(run.steps.back().step / 200)))}, val{"validation", {}, {}};
-  for (const ValRecord& v : run.vals) {
+  for (const ValPoint& v : run.vals) {
     val.x.push_back(v.step);
     val.y.push_back(v.loss);
   }
@@ -92,10 +93,11 @@ std::string watch_text(const RawRun& run, const std::string& name, double age, i
   Table table;
   table.head = {"step", "loss", "norm", "lr", "ms", "tok/s", "of peak", "z loss", "z norm", ""};
   for (std::size_t i = run.steps.size() - std::min<std::size_t>(8, run.steps.size()); i < run.steps.size(); ++i) {
-    const StepRecord& s = run.steps[i];
+    const StepPoint& s = run.steps[i];
     table.rows.push_back({fmt::format("{:.0f}", s.step), number(s.loss, 4), number(s.grad_norm, 3), short_lr(s.lr), number(s.ms, s.ms < 100 ? 1 : 0),
-                          std::isfinite(s.tokens_per_s) ? human_count(std::round(s.tokens_per_s)) : "-", std::isfinite(s.share_of_peak) ? fmt::format("{:.0f} %", 100 * s.share_of_peak) : "-",
-                          number(s.z_loss, 1), number(s.z_norm, 1), s.skipped ? "skipped" : ""});
+                          std::isfinite(s.tokens_per_s) ? human_count(std::round(s.tokens_per_s)) : "-",
+                          std::isfinite(s.share_of_peak) ? fmt::format("{:.0f} %", 100 * s.share_of_peak) : "-", number(s.z_loss, 1), number(s.z_norm, 1),
+                          s.skipped ? "skipped" : ""});
   }
   return out + to_text(table) + health(run);
 }

@@ -22,11 +22,14 @@ struct Synthetic {
 
 inline std::string run_record(const Synthetic& s, int resumed_from = 0) {
   return fmt::format(
-      R"({{"type":"run","version":"0.1","commit":"3d5f254","command":"nsa train configs/{0}.json train.seed={1}","machine":"8-core EPYC, 2 threads","date":"2026-01-0{1}T10:00:00Z",)"
-      R"("config":{{"model":{{"hidden_size":128,"attention":{{"type":"{0}","num_heads":4}}}},"data":{{"seed":1}},"train":{{"steps":{2},"batch_tokens":8192,"seed":{1},"optimizer":{{"lr":{4}}}}},)"
+      R"({{"type":"run","version":"0.1","commit":"3d5f254","command":"nsa train configs/{0}.json train.seed={1}",)"
+      R"("machine":"8-core EPYC, 2 threads","date":"2026-01-0{1}T10:00:00Z",)"
+      R"("config":{{"model":{{"hidden_size":128,"attention":{{"type":"{0}","num_heads":4}}}},)"
+      R"("data":{{"seed":1}},"train":{{"steps":{2},"batch_tokens":8192,"seed":{1},"optimizer":{{"lr":{4}}}}},)"
       R"("log":{{"name":"{5}"}}}},"parameters":{3},"flops_per_token":{6},"peak_gflops":234.5,"memory_bytes":{7},"resumed_from":{8}}})"
       "\n",
-      s.attention, s.seed, s.planned, s.attention == "nsa" ? 1305216 : 1181696, s.lr, s.name, s.attention == "nsa" ? 9.1e6 : 9.8e6, s.attention == "nsa" ? 412.5e6 : 398.1e6, resumed_from);
+      s.attention, s.seed, s.planned, s.attention == "nsa" ? 1305216 : 1181696, s.lr, s.name,
+      s.attention == "nsa" ? 9.1e6 : 9.8e6, s.attention == "nsa" ? 412.5e6 : 398.1e6, resumed_from);
 }
 
 inline double true_loss(const Synthetic& s, double step) { return s.floor + 3.4 * std::pow(1 + step / 30, -0.62); }
@@ -37,19 +40,21 @@ inline std::string metrics_text(const Synthetic& s) {
   double seconds = 0;
   for (int step = 1; step <= s.steps; ++step) {
     const auto i = static_cast<std::uint64_t>(step);
-    double loss = true_loss(s, step) + s.noise * data.normal(i) + 0.4 * s.noise * noise.normal(i), norm = 0.4 + 2.5 / (1 + step / 40.0) + 0.1 * std::fabs(noise.normal(i + 100000));
+    double loss = true_loss(s, step) + s.noise * data.normal(i) + 0.4 * s.noise * noise.normal(i);
+    double norm = 0.4 + 2.5 / (1 + step / 40.0) + 0.1 * std::fabs(noise.normal(i + 100000));
     const double ms = s.ms * (1 + 0.03 * noise.normal(i + 200000)), warm = std::min(1.0, step / 100.0);
     const double lr = s.lr * warm * (0.1 + 0.45 * (1 + std::cos(3.14159265 * std::max(0, step - 100) / std::max(1, s.planned - 100))));
     bool skipped = false;
-    std::string loss_text;
     if (s.trouble && step % 487 == 0) {
       loss += 2.5;
       norm *= 30;
     }
     if (s.trouble && step % 613 == 0) skipped = true;
     seconds += ms / 1000;
-    out += fmt::format(R"({{"type":"step","step":{},"tokens":{},"loss":{},"grad_norm":{},"lr":{:.6g},"ms":{:.1f},"seconds":{:.2f},"tokens_per_s":{:.0f},"share_of_peak":{:.3f},"z_loss":{:.2f},"z_norm":{:.2f})",
-                       step, step * 8192LL, skipped ? "null" : fmt::format("{:.5f}", loss), skipped ? "null" : fmt::format("{:.4f}", norm), lr, ms, seconds, 8192e3 / ms, 0.55, noise.normal(i), 0.1);
+    out += fmt::format(R"({{"type":"step","step":{},"tokens":{},"loss":{},"grad_norm":{},"lr":{:.6g},"ms":{:.1f},"seconds":{:.2f},)"
+                       R"("tokens_per_s":{:.0f},"share_of_peak":{:.3f},"z_loss":{:.2f},"z_norm":{:.2f})",
+                       step, step * 8192LL, skipped ? "null" : fmt::format("{:.5f}", loss), skipped ? "null" : fmt::format("{:.4f}", norm),
+                       lr, ms, seconds, 8192e3 / ms, 0.55, noise.normal(i), 0.1);
     out += skipped ? ",\"skipped\":true,\"reason\":\"non-finite\"}\n" : "}\n";
     if (s.val_every && (step % s.val_every == 0 || step == s.planned)) {
       const double val = true_loss(s, step) + 0.03 + 0.006 * noise.normal(i + 300000) + 0.012 * data.normal(77);

@@ -63,7 +63,8 @@ TEST_CASE("pages to look at", "[.page]") {
   for (int i = 0; i < 24; ++i) {
     std::string text = "step\tloss\n";
     const Rng rng(7, fmt::format("foreign {}", i));
-    for (int step = 1; step <= 600; ++step) text += fmt::format("{}\t{:.4f}\n", step * 10, 2 + 0.02 * i + 6 / (1 + step / 20.0) + 0.05 * rng.normal(static_cast<std::uint64_t>(step)));
+    for (int step = 1; step <= 600; ++step)
+      text += fmt::format("{}\t{:.4f}\n", step * 10, 2 + 0.02 * i + 6 / (1 + step / 20.0) + 0.05 * rng.normal(static_cast<std::uint64_t>(step)));
     foreign.push_back(fmt::format("{}/runs/sweep_{}.tsv", out, i));
     write_file_atomic(foreign.back(), text);
   }
@@ -85,7 +86,7 @@ TEST_CASE("a comparison of two configurations with three seeds") {
   REQUIRE(c.config.size() == 1);
   CHECK(c.config[0].path == "model.attention.type");
   const std::string page = read_file(folder.path + "/out/report.html");
-  CHECK(occurrences(page, "data-id=\"loss\"") == 2);             // wide and narrow
+  CHECK(occurrences(page, "data-id=\"loss\"") == 2);                        // wide and narrow
   CHECK(occurrences(page, "class=\"band f") == 2 * 2 + 2 + 2 * 1 + 2 + 2);  // loss, its two small ones, difference, norm
   CHECK(page.find("http://") == page.find("http://www.w3.org/2000/svg"));
   CHECK(page.find("https://") == std::string::npos);
@@ -134,7 +135,8 @@ TEST_CASE("one seed: noise unknown; differences in more than attention are named
   std::vector<Run> runs;
   const Comparison c = make_report(sources({test::write_run(folder.path, a), test::write_run(folder.path, b)}), "", -1, kInfo, 1, runs);
   CHECK(verdicts(c).at(0).find("noise unknown") != std::string::npos);
-  CHECK(std::any_of(c.notes.begin(), c.notes.end(), [](const std::string& n) { return n.find("more than attention: train.optimizer.lr") != std::string::npos; }));
+  CHECK(
+      std::any_of(c.notes.begin(), c.notes.end(), [](const std::string& n) { return n.find("more than attention: train.optimizer.lr") != std::string::npos; }));
 }
 
 TEST_CASE("two hundred runs make a small page") {

@@ -32,13 +32,16 @@ std::string error_of(const std::string& path) {
   return {};
 }
 
-const std::string kStep1 = R"({"type":"step","step":1,"loss":3.5,"grad_norm":1.25,"lr":1e-3,"seconds":0.5})" "\n";
-const std::string kStep2 = R"({"type":"step","step":2,"loss":3.25})" "\n";
+const std::string kStep1 = R"({"type":"step","step":1,"loss":3.5,"grad_norm":1.25,"lr":1e-3,"seconds":0.5})"
+                           "\n";
+const std::string kStep2 = R"({"type":"step","step":2,"loss":3.25})"
+                           "\n";
 
 }  // namespace
 
 TEST_CASE("numbers are read as strtod reads them") {
-  for (const char* text : {"0", "1", "-1.5", "3.14159265358979", "3.1415926535897931", "123456789012345678", "1e-3", "-2.5E+10", "0.1", "0.000001", "1e308", "5e-324", "9007199254740993"}) {
+  for (const char* text : {"0", "1", "-1.5", "3.14159265358979", "3.1415926535897931", "123456789012345678", "1e-3", "-2.5E+10", "0.1", "0.000001", "1e308",
+                           "5e-324", "9007199254740993"}) {
     INFO(text);
     CHECK(scan_number(text) == std::strtod(text, nullptr));
   }
@@ -53,11 +56,19 @@ TEST_CASE("numbers are read as strtod reads them") {
 
 TEST_CASE("records of metrics.jsonl") {
   const RawRun run = read_text(
-      R"({"type":"run","version":"0.1","command":"nsa train \"a\".json","config":{"train":{"tokens":1000,"batch_tokens":300,"seed":7},"data":{"val":["a","b"]}},"parameters":12,"resumed_from":0})" "\n" + kStep1 +
-      R"({"type":"val","step":1,"tokens":9,"loss":3.75,"bits_per_byte":1.5})" "\n"
-      R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})" "\n"
-      R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})" "\n"
-      R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})" "\n" + kStep2);
+      R"({"type":"run","version":"0.1","command":"nsa train \"a\".json","config":{"train":{"tokens":1000,"batch_tokens":300,"seed":7},)"
+      R"("data":{"val":["a","b"]}},"parameters":12,"resumed_from":0})"
+      "\n" +
+      kStep1 +
+      R"({"type":"val","step":1,"tokens":9,"loss":3.75,"bits_per_byte":1.5})"
+      "\n"
+      R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})"
+      "\n"
+      R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})"
+      "\n"
+      R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})"
+      "\n" +
+      kStep2);
   CHECK(run.info.config_value("train.seed") == "7");
   CHECK(run.info.config_value("data.val") == "[\"a\",\"b\"]");
   CHECK(run.info.command == "nsa train \"a\".json");
@@ -88,7 +99,7 @@ TEST_CASE("a file cut at any byte gives its complete lines") {
     REQUIRE(run.broken_lines == 0);
     REQUIRE(run.steps.size() >= read_text(whole).steps.size());
     REQUIRE(run.steps.size() <= read_text(whole).steps.size() + 1);  // complete but for its newline
-    for (const StepRecord& step : run.steps) REQUIRE(step.loss > 1);
+    for (const StepPoint& step : run.steps) REQUIRE(step.loss > 1);
   }
 }
 
@@ -108,18 +119,34 @@ TEST_CASE("pieces of any size read like the whole") {
 }
 
 TEST_CASE("steps written again after a resume replace the old ones") {
-  const RawRun run = read_text(kStep1 + kStep2 + R"({"type":"val","step":2,"loss":9})" "\n" R"({"type":"step","step":3,"loss":99})" "\n" R"({"type":"run","resumed_from":1})" "\n" R"({"type":"step","step":2,"loss":3.0})" "\n");
+  const RawRun run = read_text(kStep1 + kStep2 +
+                               R"({"type":"val","step":2,"loss":9})"
+                               "\n"
+                               R"({"type":"step","step":3,"loss":99})"
+                               "\n"
+                               R"({"type":"run","resumed_from":1})"
+                               "\n"
+                               R"({"type":"step","step":2,"loss":3.0})"
+                               "\n");
   REQUIRE(run.steps.size() == 2);
   CHECK(run.steps[1].loss == 3.0);
   CHECK(run.vals.empty());
   CHECK(run.info.launches == 1);
-  const RawRun unannounced = read_text(kStep1 + kStep2 + R"({"type":"step","step":2,"loss":3.0})" "\n");
+  const RawRun unannounced = read_text(kStep1 + kStep2 +
+                                       R"({"type":"step","step":2,"loss":3.0})"
+                                       "\n");
   REQUIRE(unannounced.steps.size() == 2);
   CHECK(unannounced.steps[1].loss == 3.0);
 }
 
 TEST_CASE("null is NaN, skipped is seen, broken lines are counted and passed over") {
-  const RawRun run = read_text(kStep1 + "{\"type\":\"step\",\"st\n" + "garbage\n\n" + R"({"type":"step","step":2,"loss":null,"skipped":true})" "\r\n" + R"({"type":"step","step":3,"loss":NaN})" "\n" + R"({"type":"future","step":3,"x":{"y":[1]}})" "\n");
+  const RawRun run = read_text(kStep1 + "{\"type\":\"step\",\"st\n" + "garbage\n\n" +
+                               R"({"type":"step","step":2,"loss":null,"skipped":true})"
+                               "\r\n" +
+                               R"({"type":"step","step":3,"loss":NaN})"
+                               "\n" +
+                               R"({"type":"future","step":3,"x":{"y":[1]}})"
+                               "\n");
   REQUIRE(run.steps.size() == 3);
   CHECK(std::isnan(run.steps[1].loss));
   CHECK(run.steps[1].skipped);
@@ -145,7 +172,9 @@ TEST_CASE("step,loss files of other programs") {
   const RawRun bare = read_text("# a comment of the other program\n1   4.0\n 2 3.0\n", ' ');
   REQUIRE(bare.steps.size() == 2);
   CHECK(bare.steps[1].loss == 3.0);
-  const RawRun json = read_text("{\"global_step\": 5, \"train/loss\": 2.0}\n{\"global_step\": 3, \"train/loss\": 2.5}\n{\"global_step\": 5, \"train/loss\": 1.5}\n{\"global_step\": 5, \"val/loss\": 1.75}\n");
+  const RawRun json = read_text(
+      "{\"global_step\": 5, \"train/loss\": 2.0}\n{\"global_step\": 3, \"train/loss\": 2.5}\n{\"global_step\": 5, \"train/loss\": 1.5}\n{\"global_step\": 5, "
+      "\"val/loss\": 1.75}\n");
   REQUIRE(json.steps.size() == 2);  // sorted, the last word about step 5 wins
   CHECK(json.steps[0].step == 3);
   CHECK(json.steps[1].loss == 1.5);

@@ -9,10 +9,10 @@ using namespace nsa;
 
 namespace {
 
-std::vector<StepRecord> records(int n, double offset = 0) {
-  std::vector<StepRecord> out;
+std::vector<StepPoint> records(int n, double offset = 0) {
+  std::vector<StepPoint> out;
   for (int i = 1; i <= n; ++i) {
-    StepRecord s;
+    StepPoint s;
     s.step = i;
     s.tokens = 10.0 * i;
     s.seconds = 0.5 * i;
@@ -89,7 +89,8 @@ TEST_CASE("groups are configurations: seeds, names of logs and threads do not co
 }
 
 TEST_CASE("means, ranges and paired differences over seeds") {
-  std::vector<Run> runs{make("a-s1", "1", 100, 0), make("a-s2", "2", 120, 0.2), make("b-s2", "2", 100, 0.3), make("b-s1", "1", 100, 0.1), make("b-s9", "9", 100, 5)};
+  std::vector<Run> runs{make("a-s1", "1", 100, 0), make("a-s2", "2", 120, 0.2), make("b-s2", "2", 100, 0.3), make("b-s1", "1", 100, 0.1),
+                        make("b-s9", "9", 100, 5)};
   smooth_runs(runs, 0);
   const auto groups = group_runs(runs);
   REQUIRE(groups.size() == 2);
@@ -111,7 +112,8 @@ TEST_CASE("means, ranges and paired differences over seeds") {
 }
 
 TEST_CASE("the band of a difference is the t interval of the pairs") {
-  std::vector<Run> runs{make("a-s1", "1", 5, 1.702), make("a-s2", "2", 5, 1.731), make("a-s3", "3", 5, 1.690), make("b-s1", "1", 5, 1.688), make("b-s2", "2", 5, 1.709), make("b-s3", "3", 5, 1.684)};
+  std::vector<Run> runs{make("a-s1", "1", 5, 1.702), make("a-s2", "2", 5, 1.731), make("a-s3", "3", 5, 1.690),
+                        make("b-s1", "1", 5, 1.688), make("b-s2", "2", 5, 1.709), make("b-s3", "3", 5, 1.684)};
   smooth_runs(runs, 0);
   const auto groups = group_runs(runs);
   const BandCurve d = difference_curve(groups[0], groups[1], 10);
