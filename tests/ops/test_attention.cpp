@@ -10,7 +10,9 @@ using nsa::ref::AttentionSizes;
 namespace {
 
 // Random inputs; only dims while planning.
-Tensor input(Device& dev, const Shape& dims, const std::string& name, double scale = 1) { return dev.params.planning() ? make(dev, dims) : random(dev, dims, name, scale); }
+Tensor input(Device& dev, const Shape& dims, const std::string& name, double scale = 1) {
+  return dev.params.planning() ? make(dev, dims) : random(dev, dims, name, scale);
+}
 
 // Inputs and results of one call, all in the device's params arena.
 struct Case {
@@ -19,7 +21,8 @@ struct Case {
 
   Case(Device& dev, const AttentionSizes& sizes, double scale = 1)
       : z(sizes), q(input(dev, {z.B, z.T, z.H, z.Dk}, "q", scale)), k(input(dev, {z.B, z.T, z.Hkv, z.Dk}, "k")), v(input(dev, {z.B, z.T, z.Hkv, z.Dv}, "v")),
-        d_o(input(dev, {z.B, z.T, z.H, z.Dv}, "d_o")), o(make(dev, d_o.shape)), lse(make(dev, {z.B, z.T, z.H})), delta(make(dev, lse.shape)), dq(make(dev, q.shape)),
+        d_o(input(dev, {z.B, z.T, z.H, z.Dv}, "d_o")), o(make(dev, d_o.shape)), lse(make(dev, {z.B, z.T, z.H})),
+        delta(make(dev, lse.shape)), dq(make(dev, q.shape)),
         dk(make(dev, k.shape)), dv(make(dev, v.shape)) {}
 
   void forward(Device& dev) const { op::attention_forward(dev, o, lse, q, k, v, z.window); }
@@ -131,7 +134,7 @@ TEST_CASE("a window of one returns the token's own value") {
 }
 
 TEST_CASE("attention gives the same bits for any number of threads, twice") {
-  for (const AttentionSizes& z : {AttentionSizes{1, 700, 4, 1, 32, 24, 0}, AttentionSizes{2, 400, 4, 4, 16, 16, 150}, AttentionSizes{1, 1000, 1, 1, 64, 64, 0}}) {
+  for (const AttentionSizes& z : {AttentionSizes{1, 700, 4, 1, 32, 24, 0}, {2, 400, 4, 4, 16, 16, 150}, {1, 1000, 1, 1, 64, 64, 0}}) {
     TestDevice dev(1);
     const Case one(dev, z);
     one.run(dev);

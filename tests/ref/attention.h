@@ -65,7 +65,8 @@ AttentionOutputs<T> attention_forward(const AttentionSizes& z, const std::vector
 
 /// dS = P (dP - sum_s P dP), dP = dO V^T; dQ = dS K / sqrt(Dk), dK = dS^T Q / sqrt(Dk), dV = P^T dO.
 template <class T>
-AttentionGradients<T> attention_backward(const AttentionSizes& z, const std::vector<T>& d_o, const std::vector<T>& q, const std::vector<T>& k, const std::vector<T>& v) {
+AttentionGradients<T> attention_backward(const AttentionSizes& z, const std::vector<T>& d_o, const std::vector<T>& q, const std::vector<T>& k,
+                                         const std::vector<T>& v) {
   AttentionGradients<T> g{std::vector<T>(q.size()), std::vector<T>(k.size()), std::vector<T>(v.size())};
   const T scale = T(1) / T(std::sqrt(static_cast<double>(z.Dk)));
   std::vector<T> p, dp;

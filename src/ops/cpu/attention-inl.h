@@ -82,24 +82,33 @@ inline void scale_rows(float* y, std::int64_t stride, std::int64_t rows, std::in
     for (std::int64_t c = 0; c < n; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, y + r * stride + c), f), d, y + r * stride + c);
 }
 
-/// s (keys, columns): scores of keys a query does not see become -inf, whose 2^x is exactly 0.
-inline void mask_scores(float* s, const cpu::KeyRange& range, const cpu::RowTile& tile) {
+// Columns [c0, c1) of the scores: -inf where key s0 + i is after the column's query or out of its window.
+inline void mask_columns(float* s, const cpu::KeyRange& range, const cpu::RowTile& tile, std::int64_t c0, std::int64_t c1) {
   const TileTag d;
   const hn::RebindToSigned<TileTag> di;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   HWY_ALIGN std::int32_t t_c[cpu::kTileRows];
-  for (std::int64_t c = range.c0; c < range.c1; ++c) t_c[c] = static_cast<std::int32_t>((tile.n0 + c) / tile.G);
+  for (std::int64_t c = c0; c < c1; ++c) t_c[c] = static_cast<std::int32_t>((tile.n0 + c) / tile.G);
   const TileVec minus_inf = hn::Set(d, -std::numeric_limits<float>::infinity());
   for (std::int64_t key = range.s0; key < range.s1; ++key) {
     float* s_key = s + (key - range.s0) * kScoreStride;
-    const auto first = hn::Set(di, static_cast<std::int32_t>(key));                              // t >= key
-    const auto last = hn::Set(di, static_cast<std::int32_t>(std::min<std::int64_t>(key + tile.window - 1, std::numeric_limits<std::int32_t>::max())));  // t - window < key
-    for (std::int64_t c = range.c0; c < range.c1; c += lanes) {
+    const std::int64_t last_t = std::min<std::int64_t>(key + tile.window - 1, std::numeric_limits<std::int32_t>::max());
+    const auto first = hn::Set(di, static_cast<std::int32_t>(key)), last = hn::Set(di, static_cast<std::int32_t>(last_t));
+    for (std::int64_t c = c0; c < c1; c += lanes) {
       const auto t = hn::LoadU(di, t_c + c);
       const auto hidden = hn::Or(hn::Lt(t, first), hn::Gt(t, last));
       hn::StoreU(hn::IfThenElse(hn::RebindMask(d, hidden), minus_inf, hn::LoadU(d, s_key + c)), d, s_key + c);
     }
   }
+}
+
+/// s (keys, columns): scores of keys a query does not see become -inf, whose 2^x is exactly 0. Only the columns that the diagonal cuts (queries before the
+/// last key) and those that the window cuts (queries past the first key's reach) are touched.
+inline void mask_scores(float* s, const cpu::KeyRange& range, const cpu::RowTile& tile) {
+  const std::int64_t diagonal_end = round_up(std::max<std::int64_t>(0, (range.s1 - 1) * tile.G - tile.n0), kTileN);
+  const std::int64_t window_begin = std::max<std::int64_t>(0, (range.s0 + tile.window) * tile.G - tile.n0) / kTileN * kTileN;
+  mask_columns(s, range, tile, range.c0, std::min(range.c1, diagonal_end));
+  mask_columns(s, range, tile, std::max(range.c0, window_begin), range.c1);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,6 +1,6 @@
 // Causal attention forward, optionally with a sliding window: blocked, online softmax (arXiv 2205.14135), and the softmax delta of the backward pass.
 //
-// Who does what: a piece of work is one tile of 96 query rows of one (b, kv head), last tiles (the longest) first; it walks the keys it sees in blocks of 96.
+// Who does what: a piece of work is one tile of 192 query rows of one (b, kv head), last tiles (the longest) first; it walks the keys it sees in blocks of 96.
 //   scores^T (keys, rows) = K (scale log2e Q)^T; mask where the diagonal or the window cuts; online softmax down the columns; O^T += V^T P^T.
 // FLOPs: 4 D per (query, visible key) and head, D = (Dk+Dv)/2. Bytes: K and V once per tile, from the cache when T (Dk+Dv) 4 bytes fit; o, q, lse once.
 // Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, nothing that grows with T.
@@ -170,7 +170,9 @@ void attention_delta(Device& dev, Out delta, In o, In d_o) {
   const std::int64_t Dv = o.dim(3);
   float* dp = delta.f32();
   const float *op = o.f32(), *gp = d_o.f32();
-  parallel_ranges(dev.threads, delta.numel(), rows_per_piece(Dv), [&](std::int64_t begin, std::int64_t end, int) { HWY_DYNAMIC_DISPATCH(delta_rows)(dp, op, gp, begin, end, Dv); });
+  parallel_ranges(dev.threads, delta.numel(), rows_per_piece(Dv), [&](std::int64_t begin, std::int64_t end, int) {
+    HWY_DYNAMIC_DISPATCH(delta_rows)(dp, op, gp, begin, end, Dv);
+  });
 }
 
 }  // namespace cpu

@@ -1,6 +1,6 @@
 // Causal attention backward, optionally with a sliding window: one pass over the tiles that recomputes scores and does dq, dk and dv (arXiv 2205.14135).
 //
-// Who does what: threads claim tiles of 96 query rows of one (b, kv head), last tiles (the longest) first; a tile walks the keys it sees in blocks of 96:
+// Who does what: threads claim tiles of 192 query rows of one (b, kv head), last tiles (the longest) first; a tile walks the keys it sees in blocks of 96:
 //   P^T = 2^(K (scale log2e Q)^T - lse); dS^T = P^T (V dO^T - delta); dQ += dS K; dV += P^T dO; dK += dS^T Q.
 // FLOPs: 2 (3 Dk + 2 Dv) per (query, visible key) and head. Bytes: K, V, dk, dv once per tile from the cache; q, d_o, dq, lse, delta once.
 // Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, one counter per key block, and when Dk or Dv is not a multiple of 16 one dk, dv.
@@ -188,14 +188,15 @@ void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, I
   const Tensor dk_sum = sums(dk, a.Dk), dv_sum = sums(dv, a.Dv);
   if (dev.planning()) return;
   std::fill_n(turns.i32(), turns.numel(), 0);
-  const BackwardArgs args{a, dq.f32(), dq_mode, dk.f32(), dv.f32(), dk_sum.f32(), dv_sum.f32(), dk_sum.dim(3), dv_sum.dim(3), d_o.f32(), delta.f32(), lse.f32(), q.f32(),
-                          k.f32(), v.f32(), turns.i32()};
+  const BackwardArgs args{a, dq.f32(), dq_mode, dk.f32(), dv.f32(), dk_sum.f32(), dv_sum.f32(), dk_sum.dim(3), dv_sum.dim(3),
+                          d_o.f32(), delta.f32(), lse.f32(), q.f32(), k.f32(), v.f32(), turns.i32()};
   float* tiles = scratch.f32();
   const std::int64_t units = a.units(), last = a.tiles() - 1, pieces = units * (last + 1);
   // Not parallel_for over the pieces: OpenMP may hand out pieces in any order, and then a tile could wait for one that its own thread holds.
   std::atomic<std::int64_t> next = 0;
   parallel_for(dev.threads, dev.threads, [&](std::int64_t, int thread) {
-    for (std::int64_t i = next++; i < pieces; i = next++) HWY_DYNAMIC_DISPATCH(backward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));
+    for (std::int64_t i = next++; i < pieces; i = next++)
+      HWY_DYNAMIC_DISPATCH(backward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));
   });
 }
 

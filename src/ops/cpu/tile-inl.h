@@ -41,7 +41,7 @@ HWY_INLINE void tile_block(std::int64_t K, const float* HWY_RESTRICT a, std::int
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   TileVec acc[MR][NV];
   HWY_UNROLL(8) for (int i = 0; i < MR; ++i) HWY_UNROLL(8) for (int j = 0; j < NV; ++j) acc[i][j] = kAdd ? hn::LoadU(d, c + i * ldc + j * lanes) : hn::Zero(d);
-  for (std::int64_t k = 0; k < K; ++k) {
+  HWY_UNROLL(2) for (std::int64_t k = 0; k < K; ++k) {
     TileVec bv[NV];
     HWY_UNROLL(8) for (int j = 0; j < NV; ++j) bv[j] = hn::LoadU(d, b + k * ldb + j * lanes);
     HWY_UNROLL(8) for (int i = 0; i < MR; ++i) {
