@@ -130,8 +130,8 @@ struct RunLog::Impl {
 
 std::string RunLog::Impl::line(const StepRecord& r, const Speed& speed) {
   const std::string total = fmt::format("{}", options.total_steps);
-  std::string out = fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tok/s", r.step, total.size(), total, r.loss, r.grad_norm, r.lr,
-                                r.ms, human_count(std::round(speed.tokens_per_s)));
+  std::string out = fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tok/s", r.step, total.size(), total, r.loss, r.grad_norm,
+                                r.lr, r.ms, human_count(std::round(speed.tokens_per_s)));
   if (speed.share_of_peak) out += fmt::format("  {:.0f} % of peak", 100 * *speed.share_of_peak);
   out += "  ETA " + human_duration(eta(r));
   if (!r.skipped.empty()) out += fmt::format("  SKIPPED ({})", r.skipped);
@@ -159,8 +159,8 @@ void RunLog::start(const RunRecord& record) {
 void RunLog::step(const StepRecord& r) {
   const Speed speed = speed_of(r, impl_->run);
   impl_->write(json_line(r, speed));
-  impl_->scalars(r.step, {{"train/loss", r.loss}, {"train/grad_norm", r.grad_norm}, {"train/lr", r.lr}, {"train/tokens_per_s", speed.tokens_per_s},
-                          {"train/ms", r.ms}});
+  impl_->scalars(
+      r.step, {{"train/loss", r.loss}, {"train/grad_norm", r.grad_norm}, {"train/lr", r.lr}, {"train/tokens_per_s", speed.tokens_per_s}, {"train/ms", r.ms}});
   const std::string line = impl_->line(r, speed);
   const bool shown = r.step % impl_->options.every == 0 || r.step == impl_->options.total_steps || r.step == *impl_->first_step || !r.skipped.empty();
   if (!shown) return;
