@@ -18,7 +18,6 @@ struct TrainState {
   std::int64_t position = 0;          ///< loader: next global sequence index
   std::int64_t optimizer_steps = 0;   ///< updates applied: AdamW's t (skipped steps do not count)
   std::int64_t skipped = 0, skipped_in_row = 0;
-  double best_val_loss = 0;           ///< 0: none yet
   double seconds = 0;                 ///< wall-clock of training so far, over all launches
   std::vector<double> recent_losses, recent_norms;  ///< the outlier window, oldest first
   std::uint64_t data_fingerprint = 0;

@@ -23,6 +23,8 @@ std::string json_sample(std::int64_t step, const std::string& text);
 
 /// The text of metrics.jsonl without the records of a step > `step`, without a last line cut by a crash and without lines that are no JSON object.
 std::string metrics_up_to(const std::string& text, std::int64_t step);
+/// Does the text hold a record of this type ("val", "sample") at this step?
+bool has_record(const std::string& text, const std::string& type, std::int64_t step);
 /// "AMD Ryzen 7 5700X, 2 cores": CPU model and the cores this process may use.
 std::string machine_name();
 

@@ -27,6 +27,9 @@ struct RunOptions {
 /// runs/NAME of a config.
 std::string run_dir(const Config& config);
 
+/// The last step's checkpoint is there, and its validation if the config asks for one.
+bool run_finished(const Config& config);
+
 /// CPU threads a config asks for.
 int cpu_threads(const Config& config);
 

@@ -11,7 +11,6 @@
 #include "core/text.h"
 #include "report/page.h"
 #include "report/terminal.h"
-#include "train/checkpoint.h"
 #include "train/run.h"
 
 namespace nsa::cli {
@@ -23,10 +22,6 @@ using Clock = std::chrono::steady_clock;
 struct PlannedRun {
   std::string group;
   Config config;
-  bool finished() const {
-    std::vector<std::string> ignored;
-    return std::filesystem::exists(run_dir(config)) && find_checkpoint(run_dir(config), ignored).step >= config.total_steps();
-  }
 };
 
 // What may differ between compared configs: the attention, and where the run is kept.
@@ -96,16 +91,12 @@ class Progress {
 
 // False when the run was stopped by a signal (its state is saved).
 bool train_to_end(const PlannedRun& run, const std::string& command, Progress& progress) {
-  std::int64_t last = 0;
   RunOptions options;
   options.command = command;
   options.console = false;
-  options.on_step = [&](std::int64_t step, double loss) {
-    last = step;
-    progress.step(step, loss);
-  };
+  options.on_step = [&](std::int64_t step, double loss) { progress.step(step, loss); };
   nsa::train(run.config, options);
-  return last >= run.config.total_steps() || run.finished();
+  return run_finished(run.config);
 }
 
 void write_report(const std::vector<PlannedRun>& runs, std::size_t count, const std::string& out, const std::string& command, bool on_terminal) {
@@ -147,10 +138,10 @@ Exit compare(CLI::App& app, int argc, char** argv) {
   const std::vector<PlannedRun> runs = planned_runs(configs, paths, seeds, out);
   Progress progress(runs);
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    if (runs[i].finished()) continue;
+    if (run_finished(runs[i].config)) continue;
     progress.begin(i);
     if (!train_to_end(runs[i], command, progress)) {
-      std::fprintf(stderr, "\nstopped in run %zu of %zu, saved; the same command goes on from there\n", i + 1, runs.size());
+      std::fprintf(stderr, "\nrun %zu of %zu is not finished; the same command goes on from its last checkpoint\n", i + 1, runs.size());
       return Exit::ok;
     }
     if (i + 1 < runs.size()) write_report(runs, i + 1, out, command, false);  // something to look at while the rest trains

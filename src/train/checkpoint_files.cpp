@@ -56,7 +56,6 @@ void each_member(State& s, F&& f) {
   f("optimizer_steps", s.optimizer_steps);
   f("skipped", s.skipped);
   f("skipped_in_row", s.skipped_in_row);
-  f("best_val_loss", s.best_val_loss);
   f("seconds", s.seconds);
   f("recent_losses", s.recent_losses);
   f("recent_norms", s.recent_norms);

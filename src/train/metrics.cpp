@@ -51,9 +51,9 @@ std::string json_line(const RunRecord& r) {
 }
 
 std::string json_line(const StepRecord& r, const Speed& speed) {
-  Json record{{"type", "step"},           {"step", r.step}, {"tokens", r.tokens}, {"loss", r.loss},
-              {"grad_norm", r.grad_norm}, {"lr", r.lr},     {"ms", r.ms},         {"seconds", r.seconds},
-              {"tokens_per_s", speed.tokens_per_s}};
+  Json record{{"type", "step"}, {"step", r.step},           {"tokens", r.tokens},
+              {"loss", r.loss}, {"grad_norm", r.grad_norm}, {"lr", r.lr},
+              {"ms", r.ms},     {"seconds", r.seconds},     {"tokens_per_s", speed.tokens_per_s}};
   if (speed.share_of_peak) record["share_of_peak"] = *speed.share_of_peak;
   if (r.z_loss) record["z_loss"] = *r.z_loss;
   if (r.z_norm) record["z_norm"] = *r.z_norm;
@@ -88,6 +88,15 @@ std::string metrics_up_to(const std::string& text, std::int64_t step) {
     begin = end + 1;
   }
   return kept;
+}
+
+bool has_record(const std::string& text, const std::string& type, std::int64_t step) {
+  const std::string begin = line_of({{"type", type}, {"step", step}});
+  const std::string_view opening(begin.data(), begin.size() - 1);  // without the brace: a record goes on with a comma
+  for (std::size_t at = text.find(opening); at != std::string::npos; at = text.find(opening, at + 1)) {
+    if ((at == 0 || text[at - 1] == '\n') && text[at + opening.size()] == ',' && text.find('\n', at) != std::string::npos) return true;
+  }
+  return false;
 }
 
 std::string machine_name() {

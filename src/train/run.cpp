@@ -13,6 +13,7 @@
 #include "data/tokenizer.h"
 #include "model/flops.h"
 #include "train/log.h"
+#include "train/metrics.h"
 #include "train/plan.h"
 #include "train/resume.h"
 #include "train/signals.h"
@@ -54,8 +55,11 @@ class Run {
   void say_start();
   void one_step();
   void save();
+  bool validation_due() const { return val_data_ && config_.eval.every && (at(config_.eval.every) || finished()); }
+  bool sample_due() const { return tokenizer_ && options_.sample && at(config_.eval.sample_every); }
   void validate_now();
   void sample_now();
+  void catch_up();
   bool at(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
   bool stop_requested() const { return signals_.requested() || (options_.stop_after_step > 0 && state_.step >= options_.stop_after_step); }
   bool finished() const { return state_.step >= config_.total_steps(); }
@@ -76,7 +80,7 @@ class Run {
   Loader loader_;
   TrainState state_;
   OutlierWindow losses_, norms_;
-  std::int64_t resumed_from_ = 0, saved_step_ = -1, validated_step_ = -1;
+  std::int64_t resumed_from_ = 0, saved_step_ = -1;
 };
 
 std::string prepared_dir(const Config& config, const RunOptions& options) {
@@ -214,8 +218,6 @@ void Run::save() {
 }
 
 void Run::validate_now() {
-  if (!val_data_ || validated_step_ == state_.step) return;
-  validated_step_ = state_.step;
   const auto start = std::chrono::steady_clock::now();
   ValRecord record;
   record.step = state_.step;
@@ -224,16 +226,21 @@ void Run::validate_now() {
   const double bytes = val_data_->bytes_per_token();
   if (bytes > 0) record.bits_per_byte = record.loss / std::log(2.0) / bytes;
   record.seconds = seconds_since(start);
-  if (state_.best_val_loss == 0 || record.loss < state_.best_val_loss) state_.best_val_loss = record.loss;
   log_.val(record);
 }
 
-void Run::sample_now() {
-  if (tokenizer_ && options_.sample) log_.sample(state_.step, options_.sample(dev_, gpt_, *tokenizer_, config_, state_.step));
+void Run::sample_now() { log_.sample(state_.step, options_.sample(dev_, gpt_, *tokenizer_, config_, state_.step)); }
+
+// A process killed between a checkpoint and the validation that follows it leaves a step without its record.
+void Run::catch_up() {
+  const std::string metrics = read_file(dir_ + "/metrics.jsonl");
+  if (validation_due() && !has_record(metrics, "val", state_.step)) validate_now();
+  if (sample_due() && !has_record(metrics, "sample", state_.step)) sample_now();
 }
 
 Exit Run::go() {
   say_start();
+  if (resumed_from_) catch_up();
   while (!finished() && !stop_requested()) {
     one_step();
     if (state_.skipped_in_row >= config_.train.max_skipped) {
@@ -245,14 +252,9 @@ Exit Run::go() {
           Exit::non_finite);
     }
     if (at(config_.checkpoint.every) || finished()) save();
-    if (at(config_.eval.every) || (config_.eval.every && finished())) {
-      save();  // before anything that could fail
-      validate_now();
-    }
-    if (at(config_.eval.sample_every)) {
-      save();
-      sample_now();
-    }
+    if (validation_due() || sample_due()) save();  // before anything that could fail
+    if (validation_due()) validate_now();
+    if (sample_due()) sample_now();
   }
   log_.info(fmt::format("memory: {} planned, {} used", plan_.bytes(), dev_.params.peak() + dev_.work.peak()));
   if (finished()) {
@@ -270,6 +272,13 @@ Exit Run::go() {
 std::string run_dir(const Config& config) { return config.log.dir + "/" + config.log.name; }
 
 int cpu_threads(const Config& config) { return config.threads ? static_cast<int>(config.threads) : available_cores(); }
+
+bool run_finished(const Config& config) {
+  std::vector<std::string> ignored;
+  const std::string dir = run_dir(config), metrics = dir + "/metrics.jsonl";
+  if (!fs::exists(metrics) || find_checkpoint(dir, ignored).step < config.total_steps()) return false;
+  return config.data.val.empty() || !config.eval.every || has_record(read_file(metrics), "val", config.total_steps());
+}
 
 Exit train(const Config& config, const RunOptions& options) { return Run(config, options).go(); }
 

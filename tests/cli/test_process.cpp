@@ -1,63 +1,9 @@
 // The program as a user meets it: exit codes, one-sentence errors, signals, kill -9 at any moment, resuming, generating.
-#include <csignal>
-#include <filesystem>
-#include <thread>
-
-#include <fcntl.h>
-#include <unistd.h>
-
-#include "core/file.h"
-#include "data/tools.h"
+#include "cli/workplace.h"
 
 using namespace nsa;
 
 namespace {
-
-// Byte shards of a small text and a config that trains on them in well under a second.
-struct Workplace {
-  TempDir dir;
-  std::string config = dir / "tiny.json";
-
-  explicit Workplace(std::int64_t steps = 40) {
-    write_text(dir / "text.txt", training_text());
-    REQUIRE(run_tool("tokenize", "--tokenizer bytes --val-fraction 0 --out " + dir / "tiny" + " " + dir / "text.txt").status == 0);
-    write_text(config, fmt::format(R"({{
-      // comments are allowed
-      "model": {{"vocab_size": 257, "hidden_size": 32, "num_layers": 1, "intermediate_size": 48,
-                 "attention": {{"type": "nsa", "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "compress_block": 8, "compress_stride": 4,
-                               "select_block": 8, "select_count": 4, "window": 16}}}},
-      "data": {{"train": ["{0}/tiny_train_*.bin"], "val": ["{0}/tiny_train_*.bin"], "tokenizer": "bytes", "sequence_length": 64}},
-      "train": {{"steps": {1}, "batch_tokens": 256, "micro_batch": 2, "optimizer": {{"lr": 0.003}}}},
-      "eval": {{"every": 20, "batches": 2, "sample_every": 20, "sample_tokens": 8}},
-      "checkpoint": {{"every": 3}},
-      "log": {{"dir": "{0}/runs"}},
-      "threads": 1
-    }})",
-                                   dir.path(), steps));
-  }
-  Ran train(const std::string& more = "") const { return run_tool("nsa", "train " + config + " " + more); }
-  std::string weights(const std::string& name, std::int64_t steps = 40) const {
-    return read_file(fmt::format("{}/runs/{}/checkpoints/step_{:08}/model.safetensors", dir.path(), name, steps));
-  }
-};
-
-// Starts `nsa train`, sends `signal` after `ms`, returns the exit code (128 + signal when killed).
-int train_and_signal(const Workplace& place, const std::string& name, int signal, int ms) {
-  const std::string program = std::string(NSA_BINARY_DIR) + "/nsa", log = "log.name=" + name;
-  const pid_t pid = fork();
-  if (pid == 0) {
-    const int null = open("/dev/null", O_WRONLY);
-    dup2(null, 1);
-    dup2(null, 2);
-    execl(program.c_str(), "nsa", "train", place.config.c_str(), log.c_str(), static_cast<char*>(nullptr));
-    _exit(127);
-  }
-  std::this_thread::sleep_for(std::chrono::milliseconds(ms));
-  kill(pid, signal);
-  int status = 0;
-  waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
 
 bool one_sentence(const std::string& output, const std::string& part) {
   return output.rfind("nsa: ", 0) == 0 && contains(output, part) && !contains(output, "terminate called") && !contains(output, "#0");
@@ -69,7 +15,7 @@ TEST_CASE("killed at any moment, a run ends with the bits of one that was left a
   const Workplace place;
   REQUIRE(place.train("log.name=whole").status == 0);
   int kills = 0;
-  for (int ms = 20; ms <= 400; ms += 19) kills += train_and_signal(place, "killed", SIGKILL, ms) == 128 + SIGKILL;
+  for (int ms = 20; ms <= 400; ms += 19) kills += run_and_signal({"train", place.config, "log.name=killed"}, SIGKILL, ms) == 128 + SIGKILL;
   CHECK(kills > 0);
   CHECK(place.train("log.name=killed").status == 0);
   CHECK(place.weights("whole") == place.weights("killed"));
@@ -79,7 +25,7 @@ TEST_CASE("SIGTERM and SIGINT finish the step, save and exit 0", "[process]") {
   const Workplace place(100000);
   for (int signal : {SIGTERM, SIGINT}) {
     const std::string name = signal == SIGTERM ? "term" : "int";
-    CHECK(train_and_signal(place, name, signal, 1500) == 0);
+    CHECK(run_and_signal({"train", place.config, "log.name=" + name}, signal, 1500) == 0);
     const std::string log = read_file(place.dir / "runs/" + name + "/run.log");
     CHECK(contains(log, "stopped after step"));
     CHECK(std::filesystem::exists(place.dir / "runs/" + name + "/checkpoints"));

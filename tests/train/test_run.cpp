@@ -110,6 +110,35 @@ TEST_CASE("a stopped and resumed run ends with the same bits and the same metric
   }
 }
 
+TEST_CASE("a validation that a killed process had no time for is made up when the run goes on", "[run]") {
+  const TempDir dir;
+  write_shards(dir.path());
+  const Config straight = tiny_config(dir.path(), AttentionType::nsa, "straight"), broken = tiny_config(dir.path(), AttentionType::nsa, "broken");
+  train_with_stops(straight, {});
+  const auto validations = [](const Config& config) {
+    std::vector<std::string> lines;
+    const std::string text = read_file(run_dir(config) + "/metrics.jsonl");
+    for (std::size_t at = 0; (at = text.find("{\"type\":\"val\"", at)) != std::string::npos; ++at) lines.push_back(text.substr(at, text.find('\n', at) - at));
+    return lines;
+  };
+  REQUIRE(validations(straight).size() == 3);  // after 5, 10 and the last
+  for (std::int64_t killed_after : {5, 12}) {
+    RunOptions options = quiet();
+    options.stop_after_step = killed_after;
+    CHECK(train(broken, options) == Exit::ok);
+    const std::string path = run_dir(broken) + "/metrics.jsonl";
+    std::string text = read_file(path);
+    const std::size_t at = text.find(fmt::format("{{\"type\":\"val\",\"step\":{},", killed_after));
+    REQUIRE(at != std::string::npos);
+    text.erase(at, text.find('\n', at) + 1 - at);
+    write_file_atomic(path, text);
+    CHECK(!run_finished(broken));
+  }
+  CHECK(train(broken, quiet()) == Exit::ok);
+  CHECK(run_finished(broken));
+  CHECK(validations(broken) == validations(straight));
+}
+
 TEST_CASE("a resumed run that lost its optimizer state would be noticed", "[run]") {
   const TempDir dir;
   write_shards(dir.path());
