@@ -10,21 +10,23 @@ namespace nsa {
 struct Profile {
   struct Entry {
     double seconds = 0;
+    double bytes = 0;  ///< of the tensors the op was given, each once
     long calls = 0;
   };
   std::map<std::string, Entry> ops;  ///< by op name
 };
 
-/// Adds the time from construction to destruction to `profile` under `name`; does nothing without a profile.
+/// Adds the time from construction to destruction, and `bytes`, to `profile` under `name`; does nothing without a profile.
 class OpTimer {
  public:
-  OpTimer(Profile* profile, const char* name) : profile_(profile), name_(name) {
+  OpTimer(Profile* profile, const char* name, double bytes) : profile_(profile), name_(name), bytes_(bytes) {
     if (profile_) start_ = std::chrono::steady_clock::now();
   }
   ~OpTimer() {
     if (!profile_) return;
     Profile::Entry& entry = profile_->ops[name_];
     entry.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    entry.bytes += bytes_;
     ++entry.calls;
   }
   OpTimer(const OpTimer&) = delete;
@@ -33,6 +35,7 @@ class OpTimer {
  private:
   Profile* profile_;
   const char* name_;
+  double bytes_;
   std::chrono::steady_clock::time_point start_;
 };
 

@@ -11,16 +11,17 @@
 namespace nsa {
 
 struct BenchRow {
-  std::string name;  ///< op, or what is left
-  double ms = 0;     ///< per step
-  double calls = 0;  ///< per step
-  double gflop = 0;  ///< useful, per step; 0: not counted
+  std::string name;   ///< op, or what is left
+  double ms = 0;      ///< per step
+  double calls = 0;   ///< per step
+  double gflop = 0;   ///< useful, per step; 0: not counted
+  double gbytes = 0;  ///< per step, of the tensors its calls were given, each once: the least that must move when nothing stays in a cache
 };
 
 struct TrainBench {
   double ms_best = 0, ms_median = 0;
-  double tokens = 0, gflop = 0;  ///< per step
-  std::vector<BenchRow> ops;     ///< sorted by time; the last row is what no op accounts for, so that all add up to the profiled step
+  double tokens = 0, gflop = 0, gbytes = 0;  ///< per step
+  std::vector<BenchRow> ops;                 ///< sorted by time; the last row is what no op accounts for, so that all add up to the profiled step
   double ms_profiled = 0;
   Peak peak;
 };
@@ -35,7 +36,7 @@ struct AttentionSizes {
 struct AttentionBench {
   std::string type, pass;  ///< "full" | "nsa"; "forward" | "backward"
   std::int64_t T = 0;
-  double ms = 0, gflop = 0;  ///< median
+  double ms = 0, gflop = 0, gbytes = 0;  ///< median
   std::vector<BenchRow> ops;
 };
 

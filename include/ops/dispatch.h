@@ -8,13 +8,26 @@
 #ifdef NSA_WITH_CUDA
 #define NSA_BACKEND(dev, name, ...) ((dev).where == ::nsa::Where::cuda ? ::nsa::cuda::name((dev), __VA_ARGS__) : ::nsa::cpu::name((dev), __VA_ARGS__))
 #else
-#define NSA_BACKEND(dev, name, ...)                                                                                    \
-  ((dev).where == ::nsa::Where::cuda ? ::nsa::fail("{}: this binary was built without CUDA; use device=cpu", #name) \
-                                     : ::nsa::cpu::name((dev), __VA_ARGS__))
+#define NSA_BACKEND(dev, name, ...) \
+  ((dev).where == ::nsa::Where::cuda ? ::nsa::fail("{}: this binary was built without CUDA; use device=cpu", #name) : ::nsa::cpu::name((dev), __VA_ARGS__))
 #endif
 
-#define NSA_DISPATCH(dev, name, ...)                    \
-  do {                                                  \
-    const ::nsa::OpTimer timer((dev).profile, #name);   \
-    NSA_BACKEND(dev, name, __VA_ARGS__);                \
-  } while (0)
+#define NSA_DISPATCH(dev, name, ...) \
+  ::nsa::dispatch((dev), #name, [](::nsa::Device& device, const auto&... arguments) { NSA_BACKEND(device, name, arguments...); }, __VA_ARGS__)
+
+namespace nsa {
+
+inline double tensor_bytes(const Tensor& t) { return static_cast<double>(t.bytes()); }
+template <class Scalar>
+double tensor_bytes(const Scalar&) {
+  return 0;
+}
+
+/// Calls the backend, timed when Device::profile is set.
+template <class Backend, class... Arguments>
+void dispatch(Device& dev, const char* name, Backend backend, const Arguments&... arguments) {
+  const OpTimer timer(dev.profile, name, dev.profile ? (tensor_bytes(arguments) + ...) : 0);
+  backend(dev, arguments...);
+}
+
+}  // namespace nsa

@@ -17,37 +17,56 @@ using nlohmann::json;
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
-void print_peak(const Peak& peak) {
-  std::printf("measured now, %d threads: %.1f GFLOP/s fp32 FMA, %.1f GB/s\n", peak.threads, peak.gflops, peak.gbytes_s);
+void print_peak(const Peak& peak) { std::printf("measured now, %d threads: %.1f GFLOP/s fp32 FMA, %.1f GB/s\n", peak.threads, peak.gflops, peak.gbytes_s); }
+
+// Two cells, "63.9" and "34.8 %"; empty where nothing was counted.
+void add_rate(std::vector<std::string>& cells, double amount, double ms, double most) {
+  const double rate = amount / (ms * 1e-3);
+  cells.push_back(amount > 0 ? fmt::format("{:.1f}", rate) : "");
+  cells.push_back(amount > 0 ? percent(rate / most) : "");
 }
 
 Table op_table(const std::vector<BenchRow>& rows, double ms_total, const Peak& peak) {
-  Table table{"", {"op", "ms", "share", "calls", "GFLOP/s", "of peak"}, {}};
+  Table table{"", {"op", "ms", "share", "calls", "GFLOP/s", "of peak", "GB/s", "of bandwidth"}, {}};
+  double gflop = 0, gbytes = 0;
   for (const BenchRow& r : rows) {
-    const double gflops = r.gflop / (r.ms * 1e-3);
-    table.rows.push_back({r.name, fmt::format("{:.2f}", r.ms), percent(r.ms / ms_total), r.calls > 0 ? fmt::format("{:.0f}", r.calls) : "",
-                          r.gflop > 0 ? fmt::format("{:.1f}", gflops) : "", r.gflop > 0 ? percent(gflops / peak.gflops) : ""});
+    std::vector<std::string> cells{r.name, fmt::format("{:.2f}", r.ms), percent(r.ms / ms_total), r.calls > 0 ? fmt::format("{:.0f}", r.calls) : ""};
+    add_rate(cells, r.gflop, r.ms, peak.gflops);
+    add_rate(cells, r.gbytes, r.ms, peak.gbytes_s);
+    table.rows.push_back(cells);
+    gflop += r.gflop, gbytes += r.gbytes;
   }
-  table.rows.push_back({"sum", fmt::format("{:.2f}", ms_total), percent(1), "", "", ""});
+  std::vector<std::string> sum{"sum", fmt::format("{:.2f}", ms_total), percent(1), ""};
+  add_rate(sum, gflop, ms_total, peak.gflops);
+  add_rate(sum, gbytes, ms_total, peak.gbytes_s);
+  table.rows.push_back(sum);
   return table;
 }
 
 Exit run_train(const Config& config, int repeat, bool as_json, bool only_ops) {
   const TrainBench b = bench_train(config, cpu_threads(config), repeat);
-  const double gflops = b.gflop / (b.ms_median * 1e-3), best = b.gflop / (b.ms_best * 1e-3);
+  const double seconds = b.ms_median * 1e-3, gflops = b.gflop / seconds, best = b.gflop / (b.ms_best * 1e-3), gbytes_s = b.gbytes / seconds;
   if (as_json) {
     json ops = json::array();
-    for (const BenchRow& r : b.ops) ops.push_back({{"op", r.name}, {"ms", r.ms}, {"calls", r.calls}, {"gflop", r.gflop}});
-    const json out = {{"ms_per_step", b.ms_median}, {"ms_per_step_best", b.ms_best}, {"tokens_per_s", b.tokens / (b.ms_median * 1e-3)}, {"gflops", gflops},
-                      {"peak_gflops", b.peak.gflops}, {"share_of_peak", gflops / b.peak.gflops}, {"bandwidth_gbytes_s", b.peak.gbytes_s},
-                      {"ms_profiled_step", b.ms_profiled}, {"ops", ops}};
+    for (const BenchRow& r : b.ops) ops.push_back({{"op", r.name}, {"ms", r.ms}, {"calls", r.calls}, {"gflop", r.gflop}, {"gbytes", r.gbytes}});
+    const json out = {{"ms_per_step", b.ms_median},
+                      {"ms_per_step_best", b.ms_best},
+                      {"tokens_per_s", b.tokens / seconds},
+                      {"gflops", gflops},
+                      {"peak_gflops", b.peak.gflops},
+                      {"share_of_peak", gflops / b.peak.gflops},
+                      {"bandwidth_gbytes_s", b.peak.gbytes_s},
+                      {"gbytes_s", gbytes_s},
+                      {"ms_profiled_step", b.ms_profiled},
+                      {"ops", ops}};
     std::printf("%s\n", out.dump().c_str());
     return Exit::ok;
   }
   print_peak(b.peak);
   if (!only_ops) {
-    std::printf("step: %.1f ms median of %d, %.1f best; %s tok/s; %.1f GFLOP/s = %s of the peak (best %s)\n", b.ms_median, repeat, b.ms_best,
-                human_count(b.tokens / (b.ms_median * 1e-3)).c_str(), gflops, percent(gflops / b.peak.gflops).c_str(), percent(best / b.peak.gflops).c_str());
+    std::printf("step: %.1f ms median of %d, %.1f best; %s tok/s; %.1f GFLOP/s = %s of the peak (best %s); %.1f GB/s = %s of the bandwidth\n", b.ms_median,
+                repeat, b.ms_best, human_count(b.tokens / seconds).c_str(), gflops, percent(gflops / b.peak.gflops).c_str(),
+                percent(best / b.peak.gflops).c_str(), gbytes_s, percent(gbytes_s / b.peak.gbytes_s).c_str());
   }
   std::fputs(to_text(op_table(b.ops, b.ms_profiled, b.peak)).c_str(), stdout);
   return Exit::ok;
@@ -71,14 +90,23 @@ Exit run_attention(const AttentionArguments& args) {
   const int threads = args.threads ? args.threads : available_cores();
   const Peak peak = measure_peak(threads);
   json list = json::array();
-  Table table{"", {"type", "pass", "T", "ms", "GFLOP/s", "of peak"}, {}};
+  Table table{"", {"type", "pass", "T", "ms", "tok/s", "GFLOP/s", "of peak", "GB/s", "of bandwidth"}, {}};
   std::string breakdown;
   for (std::int64_t T : args.lengths) {
     sizes.T = T;
     for (const AttentionBench& b : bench_attention(sizes, args.backward, threads, args.repeat)) {
       const double gflops = b.gflop / (b.ms * 1e-3);
-      list.push_back({{"type", b.type}, {"pass", b.pass}, {"seq", T}, {"ms", b.ms}, {"gflops", gflops}, {"share_of_peak", gflops / peak.gflops}});
-      table.rows.push_back({b.type, b.pass, std::to_string(T), fmt::format("{:.1f}", b.ms), fmt::format("{:.1f}", gflops), percent(gflops / peak.gflops)});
+      list.push_back({{"type", b.type},
+                      {"pass", b.pass},
+                      {"seq", T},
+                      {"ms", b.ms},
+                      {"gflops", gflops},
+                      {"share_of_peak", gflops / peak.gflops},
+                      {"gbytes_s", b.gbytes / (b.ms * 1e-3)}});
+      std::vector<std::string> cells{b.type, b.pass, std::to_string(T), fmt::format("{:.1f}", b.ms), human_count(static_cast<double>(T) / (b.ms * 1e-3))};
+      add_rate(cells, b.gflop, b.ms, peak.gflops);
+      add_rate(cells, b.gbytes, b.ms, peak.gbytes_s);
+      table.rows.push_back(cells);
       double total = 0;
       for (const BenchRow& r : b.ops) total += r.ms;
       breakdown += fmt::format("\n{} {} at {}\n", b.type, b.pass, T) + to_text(op_table(b.ops, total, peak));

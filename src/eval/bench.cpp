@@ -45,15 +45,23 @@ double step_gflop(const std::string& op, const Config& config) {
   return 0;
 }
 
+// Of the embedding's table only the rows of the tokens move: forward reads and writes a row, backward also reads what it adds to.
+double step_gbytes(const std::string& op, double bytes_of_arguments, const Config& config) {
+  const double rows = static_cast<double>(config.train.batch_tokens) * static_cast<double>(config.model.hidden_size) * sizeof(float);
+  if (op == "embedding_forward") return 2e-9 * rows;
+  if (op == "embedding_backward") return 3e-9 * rows;
+  return 1e-9 * bytes_of_arguments;
+}
+
 std::vector<BenchRow> rows_of(const Profile& profile, double ms_total, const std::function<double(const std::string&)>& gflop) {
   std::vector<BenchRow> rows;
   double ms_ops = 0;
   for (const auto& [name, entry] : profile.ops) {
-    rows.push_back({name, entry.seconds * 1e3, static_cast<double>(entry.calls), gflop(name)});
+    rows.push_back({name, entry.seconds * 1e3, static_cast<double>(entry.calls), gflop(name), 1e-9 * entry.bytes});
     ms_ops += entry.seconds * 1e3;
   }
   std::sort(rows.begin(), rows.end(), [](const BenchRow& a, const BenchRow& b) { return a.ms > b.ms; });
-  rows.push_back({"outside ops", ms_total - ms_ops, 0, 0});
+  rows.push_back({"outside ops", ms_total - ms_ops, 0, 0, 0});
   return rows;
 }
 
@@ -98,6 +106,10 @@ TrainBench bench_train(const Config& config, int threads, int repeat) {
   dev.profile = &profile;
   bench.ms_profiled = ms_of(step);
   bench.ops = rows_of(profile, bench.ms_profiled, [&](const std::string& op) { return step_gflop(op, config); });
+  for (BenchRow& row : bench.ops) {
+    row.gbytes = step_gbytes(row.name, 1e9 * row.gbytes, config);
+    bench.gbytes += row.gbytes;
+  }
   return bench;
 }
 
@@ -196,9 +208,13 @@ std::vector<AttentionBench> bench_attention(const AttentionSizes& sizes, bool ba
   const std::string type = kAttentionTypes[static_cast<std::size_t>(sizes.attention.type)];
   const auto none = [](const std::string&) { return 0.0; };
   std::vector<AttentionBench> out;
-  out.push_back({type, "forward", sizes.T, median(forward_ms), attention_gflop(sizes), rows_of(forward_profile, forward_ms.front(), none)});
-  if (backward)
-    out.push_back({type, "backward", sizes.T, median(backward_ms), 2 * attention_gflop(sizes), rows_of(backward_profile, backward_ms.front(), none)});
+  const auto add = [&](const char* pass, const std::vector<double>& ms, double gflop, const Profile& profile) {
+    AttentionBench b{type, pass, sizes.T, median(ms), gflop, 0, rows_of(profile, ms.front(), none)};
+    for (const BenchRow& row : b.ops) b.gbytes += row.gbytes;
+    out.push_back(b);
+  };
+  add("forward", forward_ms, attention_gflop(sizes), forward_profile);
+  if (backward) add("backward", backward_ms, 2 * attention_gflop(sizes), backward_profile);
   return out;
 }
 
