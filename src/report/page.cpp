@@ -44,6 +44,13 @@ std::string small_figures(const std::vector<Chart>& charts, const std::vector<Ru
   return out.empty() ? out : "<div class=\"grid2\">\n" + out + "</div>\n";
 }
 
+/// A name that may be broken after its underscores, where a phone has no room for it in one line.
+std::string breakable(const std::string& name) {
+  std::string out;
+  for (char c : name) out += c == '_' ? std::string("_<wbr>") : std::string(1, c);
+  return out;
+}
+
 std::string html_table(const CellTable& table, const char* klass) {
   std::string out = fmt::format("<div class=\"scroll\"><table class=\"{}\">", klass);
   for (std::size_t i = 0; i < table.size(); ++i) {
@@ -51,7 +58,8 @@ std::string html_table(const CellTable& table, const char* klass) {
     for (std::size_t k = 0; k < table[i].size(); ++k) {
       const Cell& cell = table[i][k];
       const char* tag = i == 0 || k == 0 ? "th" : "td";
-      out += fmt::format("<{}{}>{}", tag, cell.strong ? " class=\"strong\"" : "", escape_html(cell.text));
+      const std::string text = escape_html(cell.text);
+      out += fmt::format("<{}{}>{}", tag, cell.strong ? " class=\"strong\"" : "", i == 0 ? breakable(text) : text);
       if (!cell.small.empty()) out += fmt::format("<span class=\"small\">{}</span>", escape_html(cell.small));
       out += fmt::format("</{}>", tag);
     }
