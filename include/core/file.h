@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace nsa {
@@ -19,13 +20,17 @@ class OutputFile {
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
+  /// Long files go to the disk while they are being written.
   void write(const void* data, std::size_t bytes);
   /// fsync and close.
   void finish();
 
  private:
+  void write_behind();
+
   std::string path_;
   int fd_ = -1;
+  std::int64_t written_ = 0, started_ = 0, on_disk_ = 0;  ///< bytes written, of these on their way to the disk, of these there
 };
 
 /// fsync of a folder, so that a rename inside it is on disk.

@@ -15,6 +15,8 @@ namespace nsa {
 
 namespace {
 
+constexpr std::int64_t kWriteBehind = 32 << 20;
+
 /// "runs/a" -> "runs", "a" -> ".", "/a" -> "/"
 std::string folder_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
@@ -64,10 +66,23 @@ void OutputFile::write(const void* data, std::size_t bytes) {
     if (n > 0) {
       p += n;
       bytes -= static_cast<std::size_t>(n);
+      written_ += n;
+      if (written_ - started_ >= kWriteBehind) write_behind();
     } else {
       NSA_CHECK(n < 0 && errno == EINTR, "cannot write {}: {}", path_, std::strerror(n < 0 ? errno : EIO));
     }
   }
+}
+
+// Starts sending what is new to the disk, waits for the stretch before it and gives its cache pages back, which the next stretch then takes: copying and the
+// disk overlap, and a checkpoint does not push everything else out of the page cache. Only hints: errors come out of fsync.
+void OutputFile::write_behind() {
+  sync_file_range(fd_, started_, written_ - started_, SYNC_FILE_RANGE_WRITE);
+  if (started_ > on_disk_) {
+    sync_file_range(fd_, on_disk_, started_ - on_disk_, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    posix_fadvise(fd_, on_disk_, started_ - on_disk_, POSIX_FADV_DONTNEED);
+  }
+  on_disk_ = std::exchange(started_, written_);
 }
 
 void OutputFile::finish() {

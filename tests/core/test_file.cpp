@@ -1,5 +1,6 @@
 #include <sys/stat.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 
@@ -52,7 +53,20 @@ TEST_CASE("file: an unfinished file is removed") {
   fs::create_symlink("/dev/full", full);
   CHECK(error_of([&] { OutputFile(full).write("abc", 3); }) == "cannot write " + full + ": No space left on device");
   CHECK(fs::is_symlink(full));  // a device is not removed
+}
 
+TEST_CASE("file: a long file written in pieces is whole") {
+  TempDir dir;
+  const std::string path = dir.path() + "/long";
+  std::string piece(7'654'321, '\0');
+  std::uint32_t x = 1;
+  for (char& c : piece) c = static_cast<char>((x = x * 1664525u + 1013904223u) >> 24);
+  OutputFile file(path);
+  for (int i = 0; i < 15; ++i) file.write(piece.data(), piece.size());  // three stretches of 32 MiB
+  file.finish();
+  const std::string content = read_file(path);
+  REQUIRE(content.size() == 15 * piece.size());
+  for (std::size_t i = 0; i < 15; ++i) CHECK(content.compare(i * piece.size(), piece.size(), piece) == 0);
 }
 
 TEST_CASE("file: folders are made, kept, and refused with the part that is in the way") {
