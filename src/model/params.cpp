@@ -1,5 +1,6 @@
 #include "model/params.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/parallel.h"
@@ -16,7 +17,7 @@ std::int64_t padded(const Shape& shape) {
 }
 
 // Views of `slab` for every parameter, in order, stored through `slot`.
-void carve(std::deque<Param>& list, const Tensor& slab, Tensor Param::* slot) {
+void carve(std::deque<Param>& list, const Tensor& slab, Tensor Param::*slot) {
   std::int64_t offset = 0;
   for (Param& p : list) {
     p.*slot = Tensor{slab.data ? slab.f32() + offset : nullptr, DType::f32, p.shape};
@@ -53,8 +54,10 @@ void Params::initialise(std::uint64_t seed, double init_std, std::int64_t num_la
     const Rng rng(seed, "init " + p.name);
     const Init init = p.init;
     parallel_ranges(available_cores(), p.w.numel(), 1 << 16, [&](std::int64_t begin, std::int64_t end, int) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        w[i] = init == Init::ones ? 1.0f : init == Init::zeros ? 0.0f : static_cast<float>(std * rng.normal(static_cast<std::uint64_t>(i)));
+      if (init == Init::ones || init == Init::zeros) {
+        std::fill(w + begin, w + end, init == Init::ones ? 1.0f : 0.0f);
+      } else {
+        fill_normal(rng, std, begin, end, w + begin);
       }
     });
   }
