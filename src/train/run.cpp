@@ -64,6 +64,7 @@ class Run {
   bool stop_requested() const { return signals_.requested() || (options_.stop_after_step > 0 && state_.step >= options_.stop_after_step); }
   bool finished() const { return state_.step >= config_.total_steps(); }
 
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   Config config_;
   RunOptions options_;
   TokenData train_data_;  // data before the folder: a mistake in the paths leaves nothing behind
@@ -166,6 +167,7 @@ void Run::say_start() {
   tables.memory = memory_rows(plan_);
   log_.tables(tables);
   if (resumed_from_) log_.info(fmt::format("resumed {} at step {} of {}", dir_, resumed_from_, config_.total_steps()));
+  const double loaded_ms = seconds_since(started_) * 1e3;
 
   RunRecord record;
   record.command = options_.command;
@@ -176,6 +178,7 @@ void Run::say_start() {
   record.memory_bytes = static_cast<std::int64_t>(plan_.bytes());
   record.resumed_from = resumed_from_;
   log_.start(record);
+  log_.info(fmt::format("ready after {:.0f} ms ({} {:.0f} ms)", seconds_since(started_) * 1e3, resumed_from_ ? "loading" : "initialising", loaded_ms));
 }
 
 void Run::one_step() {
