@@ -16,7 +16,8 @@ std::size_t u(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 TEST_CASE("matmul: all three forms against the reference, odd sizes") {
   const Sizes sizes = GENERATE(Sizes{1, 1, 1}, Sizes{1, 33, 7}, Sizes{7, 1, 33}, Sizes{33, 7, 1}, Sizes{17, 65, 31}, Sizes{64, 128, 96}, Sizes{5, 300, 3},
-                               Sizes{100, 512, 1024}, Sizes{150, 530, 520});  // strides of 2 KiB are copied; several tiles with ragged ends
+                               Sizes{100, 512, 1024}, Sizes{150, 530, 520},  // strides of 2 KiB are copied; several tiles with ragged ends
+                               Sizes{4100, 17, 20}, Sizes{20, 4100, 17}, Sizes{17, 128, 4100});                       // sums in stretches
   const auto [N, I, O] = sizes;
   TestDevice dev;
   const Tensor x = random(dev, {N, I}, "x"), w = random(dev, {O, I}, "w"), dy = random(dev, {N, O}, "dy");
