@@ -36,7 +36,8 @@ struct AttentionSizes {
 struct AttentionBench {
   std::string type, pass;  ///< "full" | "nsa"; "forward" | "backward"
   std::int64_t T = 0;
-  double ms = 0, gflop = 0, gbytes = 0;  ///< median
+  double ms = 0, ms_best = 0;  ///< median and least
+  double gflop = 0, gbytes = 0;
   std::vector<BenchRow> ops;
 };
 

@@ -209,7 +209,7 @@ std::vector<AttentionBench> bench_attention(const AttentionSizes& sizes, bool ba
   const auto none = [](const std::string&) { return 0.0; };
   std::vector<AttentionBench> out;
   const auto add = [&](const char* pass, const std::vector<double>& ms, double gflop, const Profile& profile) {
-    AttentionBench b{type, pass, sizes.T, median(ms), gflop, 0, rows_of(profile, ms.front(), none)};
+    AttentionBench b{type, pass, sizes.T, median(ms), *std::min_element(ms.begin(), ms.end()), gflop, 0, rows_of(profile, ms.front(), none)};
     for (const BenchRow& row : b.ops) b.gbytes += row.gbytes;
     out.push_back(b);
   };

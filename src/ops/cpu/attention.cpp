@@ -2,6 +2,8 @@
 //
 // Who does what: a piece of work is one tile of 192 query rows of one (b, kv head), last tiles (the longest) first; it walks the keys it sees in blocks of 96.
 //   scores^T (keys, rows) = K (scale log2e Q)^T; mask where the diagonal or the window cuts; online softmax down the columns; O^T += V^T P^T.
+//   Where nothing is masked, the exponentials are taken while the scores are still in registers, against the maximum so far: p may then exceed 1, up to 2^8,
+//   before the column's state follows the maximum, and a block that leaps beyond 2^100 is done again in two passes.
 // FLOPs: 4 D per (query, visible key) and head, D = (Dk+Dv)/2. Bytes: K and V once per tile, from the cache when T (Dk+Dv) 4 bytes fit; o, q, lse once.
 // Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, nothing that grows with T.
 // Deterministic: a tile is computed by one thread in key order, so no bit depends on the number of threads.
@@ -37,7 +39,8 @@ struct ForwardBuffers {
   float *s;       // (keys, rows) scores, then probabilities
   float *o_t;     // (Dv, rows) unnormalised output
   float *o;       // (rows, Dv)
-  float *m, *l;   // (rows) running maximum in log2 units, running sum
+  float *m, *l;   // (rows) reference of the exponentials in log2 units, the maximum or a little less; running sum
+  float *top, *sum;  // (rows) a block's maximum and sum
   std::int64_t size;
 
   ForwardBuffers(const cpu::AttentionShape& a, float* base) : size(0) {
@@ -52,8 +55,8 @@ struct ForwardBuffers {
     s = take(kKeyBlock, kScoreStride);
     o_t = take(a.Dv, kScoreStride);
     o = take(kTileRows, tile_stride(std::max(a.Dk, a.Dv)));
-    m = take(1, kTileRows);
-    l = take(1, kTileRows);
+    m = take(1, kTileRows), l = take(1, kTileRows);
+    top = take(1, kTileRows), sum = take(1, kTileRows);
   }
 };
 
@@ -85,6 +88,60 @@ HWY_INLINE void softmax_columns(float* s, std::int64_t keys, float* m, float* l,
     sum = hn::Add(sum, p);
   }
   hn::StoreU(sum, d, l);
+}
+
+// Scores into probabilities 2^(s - m), with each column's maximum and sum.
+struct SoftmaxSink {
+  float* p;
+  const float* m;
+  float *top, *sum;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
+      const TileVec reference = hn::LoadU(d, m + c);
+      TileVec top_c = hn::LoadU(d, top + c), sum_c = hn::LoadU(d, sum + c);
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) {
+        const TileVec probability = exp2_softmax(hn::Sub(acc[r][v], reference));
+        hn::StoreU(probability, d, p + (i + r) * kScoreStride + c);
+        top_c = hn::Max(top_c, acc[r][v]);
+        sum_c = hn::Add(sum_c, probability);
+      }
+      hn::StoreU(top_c, d, top + c);
+      hn::StoreU(sum_c, d, sum + c);
+    }
+  }
+};
+
+// The probabilities of a block that every column sees whole, in one pass. False: some scores leapt so far above their column's reference that 2^x may have
+// overflowed (as in a tile's first block, whose reference is the lowest float); nothing but t.s, t.top and t.sum was written.
+constexpr float kSlack = 8.0f, kLeap = 100.0f;
+HWY_INLINE bool softmax_block(const ForwardBuffers& t, const cpu::AttentionShape& a, std::int64_t keys, std::int64_t width) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  std::fill_n(t.top, width, std::numeric_limits<float>::lowest());
+  std::fill_n(t.sum, width, 0.0f);
+  tile_product(keys, width, a.Dk, t.k, tile_stride(a.Dk), 1, t.q_t, kScoreStride, SoftmaxSink{t.s, t.m, t.top, t.sum});
+  TileVec rise = hn::Set(d, 0.0f);
+  for (std::int64_t c = 0; c < width; c += lanes) rise = hn::Max(rise, hn::Sub(hn::LoadU(d, t.top + c), hn::LoadU(d, t.m + c)));
+  if (!hn::AllTrue(d, hn::Le(rise, hn::Set(d, kLeap)))) return false;
+  for (std::int64_t c = 0; c < width; c += lanes) {
+    const TileVec m = hn::LoadU(d, t.m + c), top = hn::LoadU(d, t.top + c), sum = hn::Add(hn::LoadU(d, t.l + c), hn::LoadU(d, t.sum + c));
+    const auto too_high = hn::Gt(hn::Sub(top, m), hn::Set(d, kSlack));
+    if (hn::AllFalse(d, too_high)) {
+      hn::StoreU(sum, d, t.l + c);
+      continue;
+    }
+    const TileVec m_new = hn::IfThenElse(too_high, top, m), shrink = exp2_softmax(hn::Sub(m, m_new));
+    for (std::int64_t j = 0; j < a.Dv; ++j) hn::StoreU(hn::Mul(hn::LoadU(d, t.o_t + j * kScoreStride + c), shrink), d, t.o_t + j * kScoreStride + c);
+    for (std::int64_t i = 0; i < keys; ++i) hn::StoreU(hn::Mul(hn::LoadU(d, t.s + i * kScoreStride + c), shrink), d, t.s + i * kScoreStride + c);
+    hn::StoreU(hn::Mul(sum, shrink), d, t.l + c);
+    hn::StoreU(m_new, d, t.m + c);
+  }
+  return true;
 }
 
 void load_queries(const ForwardBuffers& t, const ForwardArgs& args, const RowTile& tile) {
@@ -125,9 +182,11 @@ void forward_tile(const ForwardArgs& args, std::int64_t unit, std::int64_t tile_
     const std::int64_t keys = range.s1 - range.s0, width = range.c1 - range.c0, row = a.key_row(unit, s0);
     copy_rows(t.k, ldk, args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
     copy_rows(t.v, ldv, args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
-    tile_gemm<false>(keys, width, a.Dk, t.k, ldk, 1, t.q_t + range.c0, kScoreStride, t.s + range.c0, kScoreStride);
-    if (range.masked) mask_scores(t.s, range, tile);
-    for (std::int64_t c = range.c0; c < range.c1; c += lanes) softmax_columns(t.s + c, keys, t.m + c, t.l + c, t.o_t + c, a.Dv);
+    if (range.masked || !softmax_block(t, a, keys, width)) {
+      tile_gemm<false>(keys, width, a.Dk, t.k, ldk, 1, t.q_t + range.c0, kScoreStride, t.s + range.c0, kScoreStride);
+      if (range.masked) mask_scores(t.s, range, tile);
+      for (std::int64_t c = range.c0; c < range.c1; c += lanes) softmax_columns(t.s + c, keys, t.m + c, t.l + c, t.o_t + c, a.Dv);
+    }
     tile_gemm<true>(a.Dv, width, keys, t.v, 1, ldv, t.s + range.c0, kScoreStride, t.o_t + range.c0, kScoreStride);
     s0 = range.s1;
   }

@@ -1,7 +1,8 @@
 // Causal attention backward, optionally with a sliding window: one pass over the tiles that recomputes scores and does dq, dk and dv (arXiv 2205.14135).
 //
 // Who does what: threads claim tiles of 192 query rows of one (b, kv head), last tiles (the longest) first; a tile walks the keys it sees in blocks of 96:
-//   P^T = 2^(K (scale log2e Q)^T - lse); dS^T = P^T (V dO^T - delta); dQ += dS K; dV += P^T dO; dK += dS^T Q.
+//   P^T = 2^(K (scale log2e Q)^T - lse); dV += P^T dO; dS^T = P^T (V dO^T - delta), in P's place; dK += dS^T Q; dQ += dS K.
+//   The exponentials and dS are made while the products are still in registers; only where the mask cuts, scores go through memory.
 // FLOPs: 2 (3 Dk + 2 Dv) per (query, visible key) and head. Bytes: K, V, dk, dv once per tile from the cache; q, d_o, dq, lse, delta once.
 // Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, one counter per key block, and when Dk or Dv is not a multiple of 16 one dk, dv.
 // Deterministic: dk and dv of a key block receive the tiles in one order, whoever computes them: each block has a counter whose turn it is. A tile only waits
@@ -38,7 +39,7 @@ struct BackwardBuffers {
   float *q, *d_o, *dq;    // (rows, Dk), (rows, Dv), (rows, Dk)
   float *q_t, *d_o_t;     // (Dk, rows) scale * log2e * q, (Dv, rows)
   float *k, *v;           // (keys, Dk), (keys, Dv)
-  float *p, *ds;          // (keys, rows)
+  float* p;               // (keys, rows) probabilities, then the gradient by the scores
   float *lse, *delta;     // (rows), lse in log2 units
   std::int64_t size;
 
@@ -51,7 +52,7 @@ struct BackwardBuffers {
     q = take(kTileRows, ldk), d_o = take(kTileRows, ldv), dq = take(kTileRows, ldk);
     q_t = take(a.Dk, kScoreStride), d_o_t = take(a.Dv, kScoreStride);
     k = take(kKeyBlock, ldk), v = take(kKeyBlock, ldv);
-    p = take(kKeyBlock, kScoreStride), ds = take(kKeyBlock, kScoreStride);
+    p = take(kKeyBlock, kScoreStride);
     lse = take(1, kTileRows), delta = take(1, kTileRows);
   }
 };
@@ -90,28 +91,54 @@ void store_dq(const BackwardBuffers& t, const BackwardArgs& args, const RowTile&
   }
 }
 
-// p (scores in log2 units) becomes the probabilities, ds (V dO^T) becomes the gradient by the scores.
-void softmax_backward(float* p, float* ds, const float* lse, const float* delta, const KeyRange& range) {
-  const TileTag d;
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  for (std::int64_t i = 0; i < range.s1 - range.s0; ++i) {
-    for (std::int64_t c = range.c0; c < range.c1; c += lanes) {
-      float *p_ic = p + i * kScoreStride + c, *ds_ic = ds + i * kScoreStride + c;
-      const TileVec probability = exp2_softmax(hn::Sub(hn::LoadU(d, p_ic), hn::LoadU(d, lse + c)));
-      hn::StoreU(probability, d, p_ic);
-      hn::StoreU(hn::Mul(probability, hn::Sub(hn::LoadU(d, ds_ic), hn::LoadU(d, delta + c))), d, ds_ic);
+// Scores in log2 units into probabilities.
+struct ProbabilitySink {
+  float* p;
+  const float* lse;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
+      const TileVec lse_c = hn::LoadU(d, lse + c);
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) hn::StoreU(exp2_softmax(hn::Sub(acc[r][v], lse_c)), d, p + (i + r) * kScoreStride + c);
     }
   }
-}
+};
 
-// dk, dv of keys [s0, s1) += this tile's part
-void add_keys(const BackwardBuffers& t, const BackwardArgs& args, std::int64_t unit, const KeyRange& range) {
-  const cpu::AttentionShape& a = args.shape;
-  const std::int64_t row = a.key_row(unit, range.s0), keys = range.s1 - range.s0, width = range.c1 - range.c0;
-  tile_gemm<true>(keys, round_up(a.Dv, kTileN), width, t.p + range.c0, kScoreStride, 1, t.d_o + range.c0 * t.ldv, t.ldv, args.dv_sum + row * args.dv_width,
-                  a.Hkv * args.dv_width);
-  tile_gemm<true>(keys, round_up(a.Dk, kTileN), width, t.ds + range.c0, kScoreStride, 1, t.q + range.c0 * t.ldk, t.ldk, args.dk_sum + row * args.dk_width,
-                  a.Hkv * args.dk_width);
+// Takes dP = V dO^T; the probabilities become dS = P (dP - delta).
+struct ScoreGradientSink {
+  float* p;
+  const float* delta;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
+      const TileVec delta_c = hn::LoadU(d, delta + c);
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) {
+        float* p_rc = p + (i + r) * kScoreStride + c;
+        hn::StoreU(hn::Mul(hn::LoadU(d, p_rc), hn::Sub(acc[r][v], delta_c)), d, p_rc);
+      }
+    }
+  }
+};
+
+void probabilities(const BackwardBuffers& t, const cpu::AttentionShape& a, const RowTile& tile, const KeyRange& range) {
+  const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - c0;
+  if (!range.masked) return tile_product(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, ProbabilitySink{t.p + c0, t.lse + c0});
+  tile_gemm<false>(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, t.p + c0, kScoreStride);
+  mask_scores(t.p, range, tile);
+  const TileTag d;
+  for (std::int64_t i = 0; i < keys; ++i)
+    for (std::int64_t c = c0; c < range.c1; c += static_cast<std::int64_t>(hn::Lanes(d))) {
+      float* p_ic = t.p + i * kScoreStride + c;
+      hn::StoreU(exp2_softmax(hn::Sub(hn::LoadU(d, p_ic), hn::LoadU(d, t.lse + c))), d, p_ic);
+    }
 }
 
 // The first tile of a block clears its sums.
@@ -148,21 +175,22 @@ void backward_tile(const BackwardArgs& args, std::int64_t unit, std::int64_t til
     const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - range.c0, row = a.key_row(unit, s0), block = s0 / kKeyBlock;
     copy_rows(t.k, t.ldk, args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
     copy_rows(t.v, t.ldv, args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
-    tile_gemm<false>(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, t.p + c0, kScoreStride);
-    tile_gemm<false>(keys, width, a.Dv, t.v, t.ldv, 1, t.d_o_t + c0, kScoreStride, t.ds + c0, kScoreStride);
-    if (range.masked) mask_scores(t.p, range, tile);
-    softmax_backward(t.p, t.ds, t.lse, t.delta, range);
-    tile_gemm<true>(width, round_up(a.Dk, kTileN), keys, t.ds + c0, 1, kScoreStride, t.k, t.ldk, t.dq + c0 * t.ldk, t.ldk);
+    probabilities(t, a, tile, range);
     std::int32_t& turn = args.turns[unit * a.key_blocks() + block];
     const std::int32_t tiles_before = static_cast<std::int32_t>(a.last_tile_of(block) - tile_index);
     wait_for_turn(turn, tiles_before);
     if (tiles_before == 0 && (s0 == tile.key_begin || s0 % kKeyBlock == 0)) clear_block(args, unit, block);
-    add_keys(t, args, unit, range);
+    tile_gemm<true>(keys, round_up(a.Dv, kTileN), width, t.p + c0, kScoreStride, 1, t.d_o + c0 * t.ldv, t.ldv, args.dv_sum + row * args.dv_width,
+                    a.Hkv * args.dv_width);
+    tile_product(keys, width, a.Dv, t.v, t.ldv, 1, t.d_o_t + c0, kScoreStride, ScoreGradientSink{t.p + c0, t.delta + c0});
+    tile_gemm<true>(keys, round_up(a.Dk, kTileN), width, t.p + c0, kScoreStride, 1, t.q + c0 * t.ldk, t.ldk, args.dk_sum + row * args.dk_width,
+                    a.Hkv * args.dk_width);
     s0 = range.s1;
     if (s0 == tile.key_end || s0 % kKeyBlock == 0) {
       if (tile_index == a.first_tile_of(block)) finish_block(args, unit, block);
       std::atomic_ref<std::int32_t>(turn).store(tiles_before + 1, std::memory_order_release);
     }
+    tile_gemm<true>(width, round_up(a.Dk, kTileN), keys, t.p + c0, 1, kScoreStride, t.k, t.ldk, t.dq + c0 * t.ldk, t.ldk);
   }
   store_dq(t, args, tile);
 }

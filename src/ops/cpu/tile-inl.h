@@ -2,10 +2,12 @@
 //
 //   tile_gemm: C (M,N) = [C +] A (M,K) B (K,N) on operands that sit in cache. A(i,k) = a[i*a_row + k*a_col], so A may be a transposed view; B and C are
 //              row-major with N a multiple of kTileN. Register block MR x NV vectors: FMA-bound when K >= 32.
+//   tile_product: the same, and what becomes of each register block is said by a sink: what follows a product costs no pass over memory of its own.
 //   exp2_poly: 2^x, relative error < 2e-7 on [-126, 126], 0 below -126 (masked logits underflow to exactly 0).
 #include <hwy/highway.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #if defined(NSA_OPS_CPU_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NSA_OPS_CPU_TILE_INL_H_
@@ -34,13 +36,49 @@ constexpr int kTileNV = 2;
 #endif
 constexpr int kTileMR = 6;
 
-template <int MR, int NV, bool kAdd>
+/// What becomes of a register block of the product, rows i.., columns j..: begin() comes before its sums are made, finish() takes them.
+struct StoreSink {
+  float* c;
+  std::int64_t ldc;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+      float* column = c + i * ldc + j + v * static_cast<std::int64_t>(hn::Lanes(d));
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) hn::StoreU(acc[r][v], d, column + r * ldc);
+    }
+  }
+};
+/// Adds to C, which may lie far away: it is asked for before the sums are made and read after them.
+struct AddSink {
+  float* c;
+  std::int64_t ldc;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t i, std::int64_t j) const {
+    const std::int64_t width = NV * static_cast<std::int64_t>(hn::Lanes(TileTag()));
+    HWY_UNROLL(8) for (int r = 0; r < MR; ++r)
+      for (std::int64_t line = 0; line < width; line += kTileN) __builtin_prefetch(c + (i + r) * ldc + j + line, 1);
+  }
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+      float* column = c + i * ldc + j + v * static_cast<std::int64_t>(hn::Lanes(d));
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) hn::StoreU(hn::Add(acc[r][v], hn::LoadU(d, column + r * ldc)), d, column + r * ldc);
+    }
+  }
+};
+
+template <int MR, int NV, class Sink>
 HWY_INLINE void tile_block(std::int64_t K, const float* HWY_RESTRICT a, std::int64_t a_row, std::int64_t a_col, const float* HWY_RESTRICT b, std::int64_t ldb,
-                           float* HWY_RESTRICT c, std::int64_t ldc) {
+                           const Sink& sink, std::int64_t i0, std::int64_t j0) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   TileVec acc[MR][NV];
-  HWY_UNROLL(8) for (int i = 0; i < MR; ++i) HWY_UNROLL(8) for (int j = 0; j < NV; ++j) acc[i][j] = kAdd ? hn::LoadU(d, c + i * ldc + j * lanes) : hn::Zero(d);
+  HWY_UNROLL(8) for (int i = 0; i < MR; ++i) HWY_UNROLL(8) for (int j = 0; j < NV; ++j) acc[i][j] = hn::Zero(d);
+  sink.template begin<MR, NV>(i0, j0);
   HWY_UNROLL(2) for (std::int64_t k = 0; k < K; ++k) {
     TileVec bv[NV];
     HWY_UNROLL(8) for (int j = 0; j < NV; ++j) bv[j] = hn::LoadU(d, b + k * ldb + j * lanes);
@@ -49,37 +87,44 @@ HWY_INLINE void tile_block(std::int64_t K, const float* HWY_RESTRICT a, std::int
       HWY_UNROLL(8) for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(av, bv[j], acc[i][j]);
     }
   }
-  HWY_UNROLL(8) for (int i = 0; i < MR; ++i) HWY_UNROLL(8) for (int j = 0; j < NV; ++j) hn::StoreU(acc[i][j], d, c + i * ldc + j * lanes);
+  sink.finish(acc, i0, j0);
 }
 
-template <int NV, bool kAdd>
-HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b, std::int64_t ldb, float* c,
-                             std::int64_t ldc) {
+template <int NV, class Sink>
+HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b, std::int64_t ldb,
+                             const Sink& sink, std::int64_t j) {
   std::int64_t i = 0;
-  for (; i + kTileMR <= M; i += kTileMR) tile_block<kTileMR, NV, kAdd>(K, a + i * a_row, a_row, a_col, b, ldb, c + i * ldc, ldc);
+  for (; i + kTileMR <= M; i += kTileMR) tile_block<kTileMR, NV>(K, a + i * a_row, a_row, a_col, b, ldb, sink, i, j);
   const float* ai = a + i * a_row;
-  float* ci = c + i * ldc;
   switch (M - i) {
-    case 5: tile_block<5, NV, kAdd>(K, ai, a_row, a_col, b, ldb, ci, ldc); break;
-    case 4: tile_block<4, NV, kAdd>(K, ai, a_row, a_col, b, ldb, ci, ldc); break;
-    case 3: tile_block<3, NV, kAdd>(K, ai, a_row, a_col, b, ldb, ci, ldc); break;
-    case 2: tile_block<2, NV, kAdd>(K, ai, a_row, a_col, b, ldb, ci, ldc); break;
-    case 1: tile_block<1, NV, kAdd>(K, ai, a_row, a_col, b, ldb, ci, ldc); break;
+    case 5: tile_block<5, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
+    case 4: tile_block<4, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
+    case 3: tile_block<3, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
+    case 2: tile_block<2, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
+    case 1: tile_block<1, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
     default: break;
   }
 }
 
-/// C (M,N) = [C +] A (M,K) B (K,N); N a multiple of kTileN.
+/// A (M,K) B (K,N), block by block into the sink; N a multiple of kTileN.
+template <class Sink>
+HWY_INLINE void tile_product(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b,
+                             std::int64_t ldb, const Sink& sink) {
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
+  std::int64_t j = 0;
+  for (; j + kTileNV * lanes <= N; j += kTileNV * lanes) tile_columns<kTileNV>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
+  if constexpr (kTileNV > 2) {
+    for (; j + 2 * lanes <= N; j += 2 * lanes) tile_columns<2>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
+  }
+  for (; j < N; j += lanes) tile_columns<1>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
+}
+
+/// C (M,N) = [C +] A (M,K) B (K,N)
 template <bool kAdd>
 HWY_INLINE void tile_gemm(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b,
                           std::int64_t ldb, float* c, std::int64_t ldc) {
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
-  std::int64_t j = 0;
-  for (; j + kTileNV * lanes <= N; j += kTileNV * lanes) tile_columns<kTileNV, kAdd>(M, K, a, a_row, a_col, b + j, ldb, c + j, ldc);
-  if constexpr (kTileNV > 2) {
-    for (; j + 2 * lanes <= N; j += 2 * lanes) tile_columns<2, kAdd>(M, K, a, a_row, a_col, b + j, ldb, c + j, ldc);
-  }
-  for (; j < N; j += lanes) tile_columns<1, kAdd>(M, K, a, a_row, a_col, b + j, ldb, c + j, ldc);
+  using Sink = std::conditional_t<kAdd, AddSink, StoreSink>;
+  tile_product(M, N, K, a, a_row, a_col, b, ldb, Sink{c, ldc});
 }
 
 /// 2^x for x <= 127, what a softmax needs: no clamp above, exactly 0 below -126 (also -inf), NaN stays NaN. Adding 1.5 * 2^23 rounds x to an integer in the
