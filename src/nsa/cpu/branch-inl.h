@@ -61,8 +61,8 @@ inline void pack_keys(const Device& dev, const BranchDims& z, const PackedKeys& 
 
 /// Scratch of one thread, cut from one row of a (threads, floats) tensor. The same object without memory counts the floats.
 struct TileScratch {
-  float *q = nullptr, *o = nullptr, *s = nullptr, *m = nullptr, *l = nullptr;                           // forward
-  float *d_o = nullptr, *dq = nullptr, *ds = nullptr, *lse2 = nullptr, *delta = nullptr;                 // backward; p is s
+  float *q = nullptr, *o = nullptr, *s = nullptr, *m = nullptr, *l = nullptr, *top = nullptr, *sum = nullptr;  // forward; top, sum: a vector per row
+  float *d_o = nullptr, *dq = nullptr, *lse2 = nullptr, *delta = nullptr;                                      // backward; p, then ds, is s
   std::int64_t floats = 0;
 
   float* take(float* base, std::int64_t n) {
@@ -74,12 +74,13 @@ struct TileScratch {
     TileScratch t;
     t.q = t.take(base, z.rows * z.ldk), t.o = t.take(base, z.rows * z.ldv), t.s = t.take(base, z.rows * z.lds);
     t.m = t.take(base, z.rows), t.l = t.take(base, z.rows);
+    t.top = t.take(base, z.rows * kTileN), t.sum = t.take(base, z.rows * kTileN);
     return t;
   }
   static TileScratch backward(const BranchDims& z, float* base) {
     TileScratch t;
     t.q = t.take(base, z.rows * z.ldk), t.d_o = t.take(base, z.rows * z.ldv), t.dq = t.take(base, z.rows * z.ldk);
-    t.s = t.take(base, z.rows * z.lds), t.ds = t.take(base, z.rows * z.lds);
+    t.s = t.take(base, z.rows * z.lds);
     t.lse2 = t.take(base, z.rows), t.delta = t.take(base, z.rows);
     return t;
   }
@@ -93,9 +94,7 @@ HWY_INLINE TileVec load_visible(const float* s, std::int64_t c, std::int64_t key
   return hn::IfThenElse(hn::Lt(hn::Iota(d, 0.0f), hn::Set(d, static_cast<float>(keys - c))), x, hn::Set(d, -kInfinity));
 }
 
-/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the maximum once it is kSlack above m: p then stays below 2^8, which float holds
-/// as exactly as 1, and o is hardly ever rescaled.
-constexpr float kSlack = 8.0f;
+/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the maximum once it is kSlack above m, so o is hardly ever rescaled.
 HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int64_t keys, float* HWY_RESTRICT o, std::int64_t Dvp, float* m, float* l) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), end = round_up(keys, lanes);
@@ -122,14 +121,76 @@ HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int6
   *l += hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
+/// Logits of a block into p = 2^(s - m), with each row's maximum and sum, lane by lane.
+struct SoftmaxRowsSink {
+  float* p;
+  std::int64_t stride;
+  const float* m;
+  float *top, *sum;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int r = 0; r < MR; ++r) {
+      const TileVec reference = hn::Set(d, m[i + r]);
+      float *top_r = top + (i + r) * kTileN, *sum_r = sum + (i + r) * kTileN;
+      TileVec highest = hn::LoadU(d, top_r), total = hn::LoadU(d, sum_r);
+      HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+        const TileVec probability = exp2_softmax(hn::Sub(acc[r][v], reference));
+        hn::StoreU(probability, d, p + (i + r) * stride + j + v * static_cast<std::int64_t>(hn::Lanes(d)));
+        highest = hn::Max(highest, acc[r][v]);
+        total = hn::Add(total, probability);
+      }
+      hn::StoreU(highest, d, top_r);
+      hn::StoreU(total, d, sum_r);
+    }
+  }
+};
+
+/// The probabilities of a block that every row sees whole, in one pass; `width` keys, a multiple of kTileN. False: a row has no reference yet, or its logits
+/// leapt; the block is then to be done in two passes.
+HWY_INLINE bool softmax_rows(const BranchDims& z, const TileScratch& tile, std::int64_t rows, std::int64_t width, const float* kt) {
+  const TileTag d;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  if (std::any_of(tile.m, tile.m + rows, [](float m) { return m == -kInfinity; })) return false;
+  std::fill_n(tile.top, rows * kTileN, -kInfinity);
+  std::fill_n(tile.sum, rows * kTileN, 0.0f);
+  tile_product(rows, width, z.Dk, tile.q, z.ldk, 1, kt, z.lds, SoftmaxRowsSink{tile.s, z.lds, tile.m, tile.top, tile.sum});
+  TileVec rise = hn::Zero(d);
+  for (std::int64_t r = 0; r < rows; ++r) rise = hn::Max(rise, hn::Sub(hn::LoadU(d, tile.top + r * kTileN), hn::Set(d, tile.m[r])));
+  const float highest = hn::GetLane(hn::MaxOfLanes(d, rise));
+  if (!(highest <= kLeap)) return false;
+  for (std::int64_t r = 0; r < rows; ++r) tile.l[r] += hn::GetLane(hn::SumOfLanes(d, hn::LoadU(d, tile.sum + r * kTileN)));
+  if (highest <= kSlack) return true;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float top = hn::GetLane(hn::MaxOfLanes(d, hn::LoadU(d, tile.top + r * kTileN)));
+    if (!(top > tile.m[r] + kSlack)) continue;
+    const TileVec shrink = exp2_softmax(hn::Set(d, tile.m[r] - top));
+    float *o = tile.o + r * z.ldv, *p = tile.s + r * z.lds;
+    for (std::int64_t e = 0; e < z.Dvp; e += lanes) hn::StoreU(hn::Mul(shrink, hn::LoadU(d, o + e)), d, o + e);
+    for (std::int64_t c = 0; c < width; c += lanes) hn::StoreU(hn::Mul(shrink, hn::LoadU(d, p + c)), d, p + c);
+    tile.l[r] *= hn::GetLane(shrink);
+    tile.m[r] = top;
+  }
+  return true;
+}
+
+/// Whether every query sees the same, whole number of vectors of keys: then nothing is masked.
+HWY_INLINE bool all_see_whole(std::int64_t nq, const std::int32_t* keys, std::int64_t width) {
+  return std::all_of(keys, keys + nq, [width](std::int32_t n) { return n == width; });
+}
+
 /// nq queries of a tile against one packed block; keys[i]: how many of its keys query i sees.
 HWY_INLINE void forward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed,
                               const float* block) {
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
   if (top == 0) return;
-  tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
-  for (std::int64_t i = 0, r = 0; i < nq; ++i)
-    for (std::int64_t g = 0; g < z.G; ++g, ++r) softmax_row(tile.s + r * z.lds, width, keys[i], tile.o + r * z.ldv, z.Dvp, tile.m + r, tile.l + r);
+  if (!all_see_whole(nq, keys, width) || !softmax_rows(z, tile, rows, width, block + packed.kt)) {
+    tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
+    for (std::int64_t i = 0, r = 0; i < nq; ++i)
+      for (std::int64_t g = 0; g < z.G; ++g, ++r) softmax_row(tile.s + r * z.lds, width, keys[i], tile.o + r * z.ldv, z.Dvp, tile.m + r, tile.l + r);
+  }
   tile_gemm<true>(rows, z.Dvp, top, tile.s, z.lds, 1, block + packed.v, z.ldv, tile.o, z.ldv);
 }
 
@@ -144,17 +205,13 @@ HWY_INLINE void finish_row(float* o, float* lse, const float* accumulator, std::
   *lse = kLn2 * (m + std::log2(l));
 }
 
-/// s, ds come in as logits and dp; become p and p * (dp - delta).
-HWY_INLINE void softmax_backward_row(float* HWY_RESTRICT s, float* HWY_RESTRICT ds, std::int64_t width, std::int64_t keys, float lse2, float delta) {
+/// s (width) logits of one row become p, 0 from column `keys` on.
+HWY_INLINE void probability_row(float* HWY_RESTRICT s, std::int64_t width, std::int64_t keys, float lse2) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), end = round_up(keys, lanes);
-  const TileVec reference = hn::Set(d, lse2), mean = hn::Set(d, delta);
-  for (std::int64_t c = 0; c < end; c += lanes) {
-    const TileVec p = exp2_softmax(hn::Sub(load_visible(s, c, keys), reference));
-    hn::StoreU(p, d, s + c);
-    hn::StoreU(hn::Mul(p, hn::Sub(hn::LoadU(d, ds + c), mean)), d, ds + c);
-  }
-  for (std::int64_t c = end; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, s + c), hn::StoreU(hn::Zero(d), d, ds + c);
+  const TileVec reference = hn::Set(d, lse2);
+  for (std::int64_t c = 0; c < end; c += lanes) hn::StoreU(exp2_softmax(hn::Sub(load_visible(s, c, keys), reference)), d, s + c);
+  for (std::int64_t c = end; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, s + c);
 }
 
 /// Adds to tile.dq (in units of sqrt(Dk)), dk (block,ldk; in units of 1/ln 2) and dv (block,ldv).
@@ -162,13 +219,17 @@ HWY_INLINE void backward_block(const BranchDims& z, const TileScratch& tile, std
                                const float* block, float* dk, float* dv) {
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
   if (top == 0) return;
-  tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
-  tile_gemm<false>(rows, width, z.Dv, tile.d_o, z.ldv, 1, block + packed.vt, z.lds, tile.ds, z.lds);
-  for (std::int64_t i = 0, r = 0; i < nq; ++i)
-    for (std::int64_t g = 0; g < z.G; ++g, ++r) softmax_backward_row(tile.s + r * z.lds, tile.ds + r * z.lds, width, keys[i], tile.lse2[r], tile.delta[r]);
+  if (all_see_whole(nq, keys, width)) {
+    tile_product(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, ProbabilitySink<Queries::rows>{tile.s, z.lds, tile.lse2});
+  } else {
+    tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
+    for (std::int64_t i = 0, r = 0; i < nq; ++i)
+      for (std::int64_t g = 0; g < z.G; ++g, ++r) probability_row(tile.s + r * z.lds, width, keys[i], tile.lse2[r]);
+  }
   tile_gemm<true>(top, z.Dvp, rows, tile.s, 1, z.lds, tile.d_o, z.ldv, dv, z.ldv);
-  tile_gemm<true>(top, z.Dkp, rows, tile.ds, 1, z.lds, tile.q, z.ldk, dk, z.ldk);
-  tile_gemm<true>(rows, z.Dkp, top, tile.ds, z.lds, 1, block + packed.k, z.ldk, tile.dq, z.ldk);
+  tile_product(rows, width, z.Dv, tile.d_o, z.ldv, 1, block + packed.vt, z.lds, ScoreGradientSink<Queries::rows>{tile.s, z.lds, tile.delta});
+  tile_gemm<true>(top, z.Dkp, rows, tile.s, 1, z.lds, tile.q, z.ldk, dk, z.ldk);
+  tile_gemm<true>(rows, z.Dkp, top, tile.s, z.lds, 1, block + packed.k, z.ldk, tile.dq, z.ldk);
 }
 
 /// The saved rows of query t go to tile rows [r, r + G).

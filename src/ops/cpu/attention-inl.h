@@ -82,6 +82,59 @@ inline void scale_rows(float* y, std::int64_t stride, std::int64_t rows, std::in
     for (std::int64_t c = 0; c < n; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, y + r * stride + c), f), d, y + r * stride + c);
 }
 
+/// Whether the queries of a tile of scores are its columns (keys x queries) or its rows.
+enum class Queries : int { columns, rows };
+
+/// One number per query, for the vector at (row, column) of a tile of scores.
+template <Queries kQueries>
+HWY_INLINE TileVec of_query(const float* x, std::int64_t row, std::int64_t column) {
+  return kQueries == Queries::columns ? hn::LoadU(TileTag(), x + column) : hn::Set(TileTag(), x[row]);
+}
+
+/// Scores in log2 units into probabilities 2^(s - lse).
+template <Queries kQueries>
+struct ProbabilitySink {
+  float* p;
+  std::int64_t stride;
+  const float* lse;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r)
+        hn::StoreU(exp2_softmax(hn::Sub(acc[r][v], of_query<kQueries>(lse, i + r, c))), d, p + (i + r) * stride + c);
+    }
+  }
+};
+
+/// Takes dP; the probabilities become the gradient by the scores, P (dP - delta).
+template <Queries kQueries>
+struct ScoreGradientSink {
+  float* p;
+  std::int64_t stride;
+  const float* delta;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) {
+        float* p_rc = p + (i + r) * stride + c;
+        hn::StoreU(hn::Mul(hn::LoadU(d, p_rc), hn::Sub(acc[r][v], of_query<kQueries>(delta, i + r, c))), d, p_rc);
+      }
+    }
+  }
+};
+
+/// Online softmax in one pass: exponentials are taken against a reference that follows the maximum only when that is kSlack above it (p then stays below 2^8,
+/// which float holds as exactly as 1). Scores that leap by more than kLeap may overflow 2^x: then the block is done again in two passes.
+constexpr float kSlack = 8.0f, kLeap = 100.0f;
+
 // Columns [c0, c1) of the scores: -inf where key s0 + i is after the column's query or out of its window.
 inline void mask_columns(float* s, const cpu::KeyRange& range, const cpu::RowTile& tile, std::int64_t c0, std::int64_t c1) {
   const TileTag d;

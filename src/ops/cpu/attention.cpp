@@ -2,8 +2,7 @@
 //
 // Who does what: a piece of work is one tile of 192 query rows of one (b, kv head), last tiles (the longest) first; it walks the keys it sees in blocks of 96.
 //   scores^T (keys, rows) = K (scale log2e Q)^T; mask where the diagonal or the window cuts; online softmax down the columns; O^T += V^T P^T.
-//   Where nothing is masked, the exponentials are taken while the scores are still in registers, against the maximum so far: p may then exceed 1, up to 2^8,
-//   before the column's state follows the maximum, and a block that leaps beyond 2^100 is done again in two passes.
+//   Where nothing is masked, the exponentials are taken while the scores are still in registers (kSlack in attention-inl.h).
 // FLOPs: 4 D per (query, visible key) and head, D = (Dk+Dv)/2. Bytes: K and V once per tile, from the cache when T (Dk+Dv) 4 bytes fit; o, q, lse once.
 // Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, nothing that grows with T.
 // Deterministic: a tile is computed by one thread in key order, so no bit depends on the number of threads.
@@ -116,9 +115,8 @@ struct SoftmaxSink {
   }
 };
 
-// The probabilities of a block that every column sees whole, in one pass. False: some scores leapt so far above their column's reference that 2^x may have
-// overflowed (as in a tile's first block, whose reference is the lowest float); nothing but t.s, t.top and t.sum was written.
-constexpr float kSlack = 8.0f, kLeap = 100.0f;
+// The probabilities of a block that every column sees whole, in one pass. False: some scores leapt (as in a tile's first block, whose reference is the lowest
+// float); nothing but t.s, t.top and t.sum was written.
 HWY_INLINE bool softmax_block(const ForwardBuffers& t, const cpu::AttentionShape& a, std::int64_t keys, std::int64_t width) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));

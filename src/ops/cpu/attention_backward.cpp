@@ -91,46 +91,9 @@ void store_dq(const BackwardBuffers& t, const BackwardArgs& args, const RowTile&
   }
 }
 
-// Scores in log2 units into probabilities.
-struct ProbabilitySink {
-  float* p;
-  const float* lse;
-  template <int MR, int NV>
-  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
-  template <int MR, int NV>
-  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
-    const TileTag d;
-    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
-      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      const TileVec lse_c = hn::LoadU(d, lse + c);
-      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) hn::StoreU(exp2_softmax(hn::Sub(acc[r][v], lse_c)), d, p + (i + r) * kScoreStride + c);
-    }
-  }
-};
-
-// Takes dP = V dO^T; the probabilities become dS = P (dP - delta).
-struct ScoreGradientSink {
-  float* p;
-  const float* delta;
-  template <int MR, int NV>
-  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
-  template <int MR, int NV>
-  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
-    const TileTag d;
-    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
-      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      const TileVec delta_c = hn::LoadU(d, delta + c);
-      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) {
-        float* p_rc = p + (i + r) * kScoreStride + c;
-        hn::StoreU(hn::Mul(hn::LoadU(d, p_rc), hn::Sub(acc[r][v], delta_c)), d, p_rc);
-      }
-    }
-  }
-};
-
 void probabilities(const BackwardBuffers& t, const cpu::AttentionShape& a, const RowTile& tile, const KeyRange& range) {
   const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - c0;
-  if (!range.masked) return tile_product(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, ProbabilitySink{t.p + c0, t.lse + c0});
+  if (!range.masked) return tile_product(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, ProbabilitySink<Queries::columns>{t.p + c0, kScoreStride, t.lse + c0});
   tile_gemm<false>(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, t.p + c0, kScoreStride);
   mask_scores(t.p, range, tile);
   const TileTag d;
@@ -182,7 +145,7 @@ void backward_tile(const BackwardArgs& args, std::int64_t unit, std::int64_t til
     if (tiles_before == 0 && (s0 == tile.key_begin || s0 % kKeyBlock == 0)) clear_block(args, unit, block);
     tile_gemm<true>(keys, round_up(a.Dv, kTileN), width, t.p + c0, kScoreStride, 1, t.d_o + c0 * t.ldv, t.ldv, args.dv_sum + row * args.dv_width,
                     a.Hkv * args.dv_width);
-    tile_product(keys, width, a.Dv, t.v, t.ldv, 1, t.d_o_t + c0, kScoreStride, ScoreGradientSink{t.p + c0, t.delta + c0});
+    tile_product(keys, width, a.Dv, t.v, t.ldv, 1, t.d_o_t + c0, kScoreStride, ScoreGradientSink<Queries::columns>{t.p + c0, kScoreStride, t.delta + c0});
     tile_gemm<true>(keys, round_up(a.Dk, kTileN), width, t.p + c0, kScoreStride, 1, t.q + c0 * t.ldk, t.ldk, args.dk_sum + row * args.dk_width,
                     a.Hkv * args.dk_width);
     s0 = range.s1;
