@@ -28,20 +28,8 @@ HWY_INLINE void count_visible(const NsaShape& nsa, std::int64_t j, std::int64_t 
 
 HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, float* o, float* lse,
                                const float* q, const NsaShape& nsa) {
-  const std::int64_t nq = std::min(z.queries, z.T - t0), rows = nq * z.G;
-  std::int32_t keys[BranchDims::kTileRows];
-  for (std::int64_t i = 0; i < nq; ++i) load_query(z, tile, i * z.G, q, z.row(bh, t0 + i));
-  std::fill_n(tile.o, rows * z.ldv, 0.0f);
-  std::fill_n(tile.m, rows, -kInfinity);
-  std::fill_n(tile.l, rows, 0.0f);
-  for (std::int64_t j = 0; j * kBlock < nsa.visible(t0 + nq - 1); ++j) {
-    count_visible(nsa, j, t0, nq, keys);
-    forward_block(z, tile, nq, keys, packed, packed.at(z, bh, j));
-  }
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t row = z.row(bh, t0 + r / z.G) + r % z.G;
-    finish_row(o + row * z.Dv, lse + row, tile.o + r * z.ldv, z.Dv, tile.m[r], tile.l[r]);
-  }
+  const std::int64_t nq = std::min(z.queries, z.T - t0);
+  forward_walk(z, tile, bh, t0, nq, [&](std::int64_t j, std::int32_t* keys) { count_visible(nsa, j, t0, nq, keys); }, packed, o, lse, q);
 }
 
 }  // namespace
@@ -61,26 +49,14 @@ void attend_compressed_forward(Device& dev, Out o, Saved lse, In q, In kc, In vc
 
 namespace {
 
-struct Gradients {
-  float* dq;
-  const float *d_o, *delta, *lse, *q;
-  Write dq_mode;
-};
-
 /// dk (blocks * kBlock, ldk), dv (blocks * kBlock, ldv): the piece's own sums
-HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed, const Gradients& x,
-                                float* dk, float* dv, const NsaShape& nsa) {
+template <bool kAddDq>
+HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, const PackedKeys& packed,
+                                const QueryGradients& x, float* dk, float* dv, const NsaShape& nsa) {
   const std::int64_t nq = std::min(z.queries, z.T - t0);
-  std::int32_t keys[BranchDims::kTileRows];
-  for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t0 + i));
-  for (std::int64_t j = 0; j * kBlock < nsa.visible(t0 + nq - 1); ++j) {
-    count_visible(nsa, j, t0, nq, keys);
-    backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk + j * kBlock * z.ldk, dv + j * kBlock * z.ldv);
-  }
-  for (std::int64_t i = 0; i < nq; ++i) {
-    const std::int64_t row = z.row(bh, t0 + i);
-    x.dq_mode == Write::add ? store_dq<true>(z, tile, i * z.G, x.dq, row) : store_dq<false>(z, tile, i * z.G, x.dq, row);
-  }
+  backward_walk<kAddDq>(
+      z, tile, bh, t0, nq, 0, z.blocks, [&](std::int64_t j, std::int32_t* keys) { count_visible(nsa, j, t0, nq, keys); }, packed, x,
+      [&](std::int64_t j) { return std::pair(dk + j * kBlock * z.ldk, dv + j * kBlock * z.ldv); });
 }
 
 /// Adds the pieces' sums of block j into the first piece's, in order.
@@ -101,12 +77,13 @@ void attend_compressed_backward(Device& dev, Out dq, Out dkc, Out dvc, In d_o, I
   const Tensor sums = dev.scratch({z.groups() * pieces, size});
   if (dev.planning()) return;
   pack_keys(dev, z, packed, kc.f32(), vc.f32());
-  const Gradients x{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32(), dq_mode};
+  const QueryGradients x{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32()};
+  const auto backward = dq_mode == Write::add ? backward_tile<true> : backward_tile<false>;
   parallel_for(dev.threads, z.groups() * pieces, [&](std::int64_t i, int thread) HWY_ATTR {
     float *dk = sums.f32() + i * size, *dv = dk + size_k;
     std::fill_n(dk, size, 0.0f);
     const TileScratch tile = TileScratch::backward(z, scratch.f32() + thread * scratch.dim(1));
-    for (std::int64_t k = z.tiles() - 1 - i % pieces; k >= 0; k -= pieces) backward_tile(z, tile, i / pieces, k * z.queries, packed, x, dk, dv, nsa);
+    for (std::int64_t k = z.tiles() - 1 - i % pieces; k >= 0; k -= pieces) backward(z, tile, i / pieces, k * z.queries, packed, x, dk, dv, nsa);
   });
   parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
     const std::int64_t bh = i / z.blocks, j = i % z.blocks;

@@ -1,7 +1,8 @@
 // Selected branch, forward and backward: query t attends to the tokens s <= t of the n blocks it chose.
 // Who does what: key-outer inside a segment of queries. For every block the queries of the segment that chose it are gathered into tiles of queries x G heads,
 //   so tiles are full whatever G is and however little neighbours agree, and a key block is loaded once per segment. Forward: one segment per piece of work;
-//   o, m and l of its queries go through memory between blocks. Backward: all five products of a (tile, block) pair at once; a piece is a pair (segment s of
+//   o, m and l of its queries go through memory between blocks. Where all queries of a segment chose all blocks they see (the first n l' tokens), they are
+//   walked in order instead, and stay loaded from block to block. Backward: all five products of a (tile, block) pair at once; a piece is a pair (segment s of
 //   queries, segment c of blocks), c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys: they run in
 //   parallel, one such set after the other. So neither dq nor dk, dv needs atomics, copies or a second pass.
 // Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * T * n l' * D multiply-adds; (query, block) pairs move 3 (forward) / 4 (backward) rows of G * D
@@ -34,6 +35,11 @@ HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, const std::in
   for (std::int64_t i = 0; i < nq; ++i) keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t[i] + 1 - j * z.block, 0, z.keys_in(j)));
 }
 
+/// The same of queries that follow each other.
+HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, std::int64_t t0, std::int64_t nq, std::int32_t* keys) {
+  for (std::int64_t i = 0; i < nq; ++i) keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t0 + i + 1 - j * z.block, 0, z.keys_in(j)));
+}
+
 /// nq queries t against block j
 HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq,
                                const PackedKeys& packed, const ForwardState& x) {
@@ -58,6 +64,15 @@ HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std
 HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, const InverseIndex& index,
                                   const PackedKeys& packed, const ForwardState& x) {
   const std::int64_t t0 = index.segments.begin(s), t1 = index.segments.end(s, z.T);
+  bool all = true;
+  for (std::int64_t j = 0; j * z.block < t1; ++j) all = all && index.all_chose(bh, s, j, z.block);
+  if (all) {
+    for (std::int64_t t = t0; t < t1; t += z.queries) {
+      const std::int64_t nq = std::min(z.queries, t1 - t);
+      forward_walk(z, tile, bh, t, nq, [&](std::int64_t j, std::int32_t* keys) { count_visible(z, j, t, nq, keys); }, packed, x.o, x.m, x.q);
+    }
+    return;
+  }
   for (std::int64_t t = t0; t < t1; ++t) {
     const std::int64_t row = z.row(bh, t);
     std::fill_n(x.o + row * z.Dv, z.G * z.Dv, 0.0f);
@@ -95,26 +110,42 @@ void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In
 namespace {
 
 struct BackwardState {
-  float* dq;
-  const float *d_o, *delta, *lse, *q;
+  QueryGradients x;
   float* sums;  ///< per (group, block): dk (block,ldk), dv (block,ldv)
+
+  std::pair<float*, float*> of(const BranchDims& z, std::int64_t bh, std::int64_t j) const {
+    float* dk = sums + (bh * z.blocks + j) * z.block * (z.ldk + z.ldv);
+    return {dk, dk + z.block * z.ldk};
+  }
 };
 
 HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq,
-                                const PackedKeys& packed, const BackwardState& x) {
+                                const PackedKeys& packed, const BackwardState& state) {
+  const QueryGradients& x = state.x;
   std::int32_t keys[BranchDims::kTileRows];
   count_visible(z, j, t, nq, keys);
   for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t[i]));
-  float* dk = x.sums + (bh * z.blocks + j) * z.block * (z.ldk + z.ldv);
-  backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk, dk + z.block * z.ldk);
+  const auto [dk, dv] = state.of(z, bh, j);
+  backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk, dv);
   for (std::int64_t i = 0; i < nq; ++i) store_dq<true>(z, tile, i * z.G, x.dq, z.row(bh, t[i]));
 }
 
 /// Queries of segment s against the blocks of segment c
 HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, std::int64_t c,
                                  const InverseIndex& index, const PackedKeys& packed, const BackwardState& x) {
-  const std::int64_t j1 = std::min(z.blocks, (c + 1) * index.segments.blocks);
-  for (std::int64_t j = c * index.segments.blocks; j < j1; ++j) {
+  const std::int64_t j0 = c * index.segments.blocks, j1 = std::min(z.blocks, j0 + index.segments.blocks), t1 = index.segments.end(s, z.T);
+  bool all = true;
+  for (std::int64_t j = j0; j < j1; ++j) all = all && index.all_chose(bh, s, j, z.block);
+  if (all) {
+    for (std::int64_t t = index.segments.begin(s); t < t1; t += z.queries) {
+      const std::int64_t nq = std::min(z.queries, t1 - t);
+      backward_walk<true>(
+          z, tile, bh, t, nq, j0, j1, [&](std::int64_t j, std::int32_t* keys) { count_visible(z, j, t, nq, keys); }, packed, x.x,
+          [&](std::int64_t j) { return x.of(z, bh, j); });
+    }
+    return;
+  }
+  for (std::int64_t j = j0; j < j1; ++j) {
     const auto [t, size] = index.list(bh, s, j);
     for (std::int64_t i = 0; i < size; i += z.queries) backward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
   }
@@ -139,7 +170,7 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
     const std::int64_t size = z.H * z.Dk;
     parallel_for(dev.threads, z.B * z.T, [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.f32() + i * size, size, 0.0f); });
   }
-  const BackwardState x{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32(), sums.f32()};
+  const BackwardState x{{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32()}, sums.f32()};
   for (std::int64_t set = 0; set < odd; ++set) {
     const std::int64_t diagonal = set * (odd + 1) / 2 % odd;  // s = c: the heaviest piece of the set, taken first
     parallel_for(dev.threads, z.groups() * odd, [&](std::int64_t i, int thread) HWY_ATTR {

@@ -3,6 +3,7 @@
 // block; a row that sees none keeps its state.
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "nsa/cpu/branch.h"
 #include "ops/cpu/attention-inl.h"
@@ -260,6 +261,49 @@ HWY_INLINE void store_dkv(const BranchDims& z, std::int64_t bh, std::int64_t j, 
     copy_scaled<false>(dk + row * z.Dk, dk_acc + s * z.ldk, z.Dk, z.Dk, kLn2);
     copy_scaled<false>(dv + row * z.Dv, dv_acc + s * z.ldv, z.Dv, z.Dv, 1.0f);
   }
+}
+
+/// Consecutive queries t0, ..., t0 + nq - 1 against blocks 0, 1, ..., up to the first that none of them sees; count(j, keys) says how many keys of block j each
+/// sees. Writes o (B,T,H,Dv) and lse (B,T,H).
+template <class Count>
+HWY_INLINE void forward_walk(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, std::int64_t nq, const Count& count,
+                             const PackedKeys& packed, float* o, float* lse, const float* q) {
+  const std::int64_t rows = nq * z.G;
+  std::int32_t keys[BranchDims::kTileRows];
+  for (std::int64_t i = 0; i < nq; ++i) load_query(z, tile, i * z.G, q, z.row(bh, t0 + i));
+  std::fill_n(tile.o, rows * z.ldv, 0.0f);
+  std::fill_n(tile.m, rows, -kInfinity);
+  std::fill_n(tile.l, rows, 0.0f);
+  for (std::int64_t j = 0; j < z.blocks; ++j) {
+    count(j, keys);
+    if (keys[nq - 1] == 0) break;  // the last query sees most
+    forward_block(z, tile, nq, keys, packed, packed.at(z, bh, j));
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t row = z.row(bh, t0 + r / z.G) + r % z.G;
+    finish_row(o + row * z.Dv, lse + row, tile.o + r * z.ldv, z.Dv, tile.m[r], tile.l[r]);
+  }
+}
+
+/// What a backward pass reads of its queries, and dq.
+struct QueryGradients {
+  float* dq;
+  const float *d_o, *delta, *lse, *q;
+};
+
+/// The same walk backward over blocks [j0, j1); sums(j) gives {dk, dv} of a block, which are added to, and so is dq if kAddDq.
+template <bool kAddDq, class Count, class Sums>
+HWY_INLINE void backward_walk(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, std::int64_t nq, std::int64_t j0, std::int64_t j1,
+                              const Count& count, const PackedKeys& packed, const QueryGradients& x, const Sums& sums) {
+  std::int32_t keys[BranchDims::kTileRows];
+  for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t0 + i));
+  for (std::int64_t j = j0; j < j1; ++j) {
+    count(j, keys);
+    if (keys[nq - 1] == 0) break;
+    const auto [dk, dv] = sums(j);
+    backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk, dv);
+  }
+  for (std::int64_t i = 0; i < nq; ++i) store_dq<kAddDq>(z, tile, i * z.G, x.dq, z.row(bh, t0 + i));
 }
 
 }  // namespace HWY_NAMESPACE

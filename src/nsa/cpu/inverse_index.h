@@ -36,6 +36,11 @@ struct InverseIndex {
     return {lists + (bh * T + segments.begin(s)) * n + at[0], at[1] - at[0]};
   }
 
+  /// Whether all queries of segment s that see block j chose it.
+  bool all_chose(std::int64_t bh, std::int64_t s, std::int64_t j, std::int64_t block) const {
+    return list(bh, s, j).size == segments.end(s, T) - std::max(segments.begin(s), j * block);
+  }
+
   /// selected (B,Hkv,T,n)
   void build_segment(std::int64_t bh, std::int64_t s, const std::int32_t* selected) const {
     std::int32_t* offset = offsets + (bh * segments.count + s) * (blocks + 1);
