@@ -93,7 +93,10 @@ void store_dq(const BackwardBuffers& t, const BackwardArgs& args, const RowTile&
 
 void probabilities(const BackwardBuffers& t, const cpu::AttentionShape& a, const RowTile& tile, const KeyRange& range) {
   const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - c0;
-  if (!range.masked) return tile_product(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, ProbabilitySink<Queries::columns>{t.p + c0, kScoreStride, t.lse + c0});
+  if (!range.masked) {
+    const ProbabilitySink<Queries::columns> sink{t.p + c0, kScoreStride, t.lse + c0};
+    return tile_product(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, sink);
+  }
   tile_gemm<false>(keys, width, a.Dk, t.k, t.ldk, 1, t.q_t + c0, kScoreStride, t.p + c0, kScoreStride);
   mask_scores(t.p, range, tile);
   const TileTag d;
