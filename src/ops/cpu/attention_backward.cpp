@@ -91,6 +91,7 @@ void store_dq(const BackwardBuffers& t, const BackwardArgs& args, const RowTile&
   }
 }
 
+// t.p (keys, columns) of one step: the probabilities, 0 where a column does not see the key.
 void probabilities(const BackwardBuffers& t, const cpu::AttentionShape& a, const RowTile& tile, const KeyRange& range) {
   const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - c0;
   if (!range.masked) {
