@@ -10,9 +10,12 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <utility>
 
+#include "core/device.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/parallel.h"
 
 namespace nsa {
 
@@ -183,8 +186,19 @@ std::string complaint(const std::string& folder, std::int64_t step, Depth depth)
     for (const char* name : {kModel, kOptimizer, kState}) {
       if (!manifest["files"].contains(name)) return fmt::format("manifest.json does not list {}", name);
     }
-    for (const auto& [name, entry] : manifest["files"].items()) {
-      const std::string reason = file_complaint(folder, name, entry, depth);
+    std::vector<std::pair<std::string, json>> files;
+    for (const auto& [name, entry] : manifest["files"].items()) files.emplace_back(name, entry);
+    std::vector<std::string> reasons(files.size());
+    parallel_for(available_cores(), static_cast<std::int64_t>(files.size()), [&](std::int64_t i, int) {  // one stream does not fill the disk
+      const auto& [name, entry] = files[static_cast<std::size_t>(i)];
+      std::string& reason = reasons[static_cast<std::size_t>(i)];
+      try {
+        reason = file_complaint(folder, name, entry, depth);
+      } catch (const Error& error) {
+        reason = error.what();
+      }
+    });
+    for (const std::string& reason : reasons) {
       if (!reason.empty()) return reason;
     }
   } catch (const Error& error) {
