@@ -3,8 +3,17 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <thread>
 
 namespace nsa {
+
+void wait_for(std::int32_t& counter, std::int32_t value) {
+  const std::atomic_ref<std::int32_t> seen(counter);
+  for (int spins = 0; seen.load(std::memory_order_acquire) != value; ++spins)
+    if (spins > 200) std::this_thread::yield();
+}
+
+void pass_turn(std::int32_t& counter, std::int32_t value) { std::atomic_ref<std::int32_t>(counter).store(value, std::memory_order_release); }
 
 void bound_thread_spin(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY") || std::getenv("GOMP_SPINCOUNT") || std::getenv("KMP_BLOCKTIME")) return;

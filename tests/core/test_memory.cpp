@@ -110,3 +110,18 @@ TEST_CASE("parallel: every piece once, the same pieces for any number of threads
   }
   parallel_for(2, 0, [](std::int64_t, int) { FAIL("nothing to do"); });
 }
+
+TEST_CASE("parallel: a piece may wait for the one before it") {
+  for (int threads : {1, 2, 5}) {
+    std::int32_t turn = 0;
+    std::vector<std::int64_t> order;  // no lock: the turns alone keep the pieces apart
+    parallel_in_order(threads, 1000, [&](std::int64_t i, int) {
+      wait_for(turn, static_cast<std::int32_t>(i));
+      order.push_back(i);
+      pass_turn(turn, static_cast<std::int32_t>(i) + 1);
+    });
+    REQUIRE(order.size() == 1000);
+    for (std::size_t i = 0; i < order.size(); ++i) CHECK(order[i] == static_cast<std::int64_t>(i));
+  }
+  parallel_in_order(2, 0, [](std::int64_t, int) { FAIL("nothing to do"); });
+}

@@ -3,12 +3,13 @@
 //   so tiles are full whatever G is and however little neighbours agree, and a key block is loaded once per segment. Forward: one segment per piece of work;
 //   o, m and l of its queries go through memory between blocks. Where all queries of a segment chose all blocks they see (the first n l' tokens), they are
 //   walked in order instead, and stay loaded from block to block. Backward: all five products of a (tile, block) pair at once; a piece is a pair (segment s of
-//   queries, segment c of blocks), c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys: they run in
-//   parallel, one such set after the other. So neither dq nor dk, dv needs atomics, copies or a second pass.
+//   queries, segment c of blocks), c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys. Such sets
+//   follow each other, and a piece waits for those of earlier sets that share its queries or its keys. So neither dq nor dk, dv needs atomics, copies or a
+//   second pass.
 // Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * T * n l' * D multiply-adds; (query, block) pairs move 3 (forward) / 4 (backward) rows of G * D
 //   floats, against 2 l' / 5 l' multiply-adds for each. Packed keys 2 (forward) / 3 + 2 (backward) times k's size, inverse index T n ints.
 // Assumes H a multiple of Hkv, no block twice in a query's list; any other size works.
-// Determinism: segments, sets and the order inside depend on the shapes and on `selected` alone.
+// Determinism: segments, and the order in which pieces add to a segment's dq and to its dk, dv, depend on the shapes and on `selected` alone.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nsa/cpu/attend_selected.cpp"
 #include <hwy/foreach_target.h>
@@ -151,6 +152,29 @@ HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, s
   }
 }
 
+/// The pieces (s, c), c <= s, in sets e = (s + c) mod odd: set by set, each from its diagonal on, where the heaviest piece is.
+struct PieceOrder {
+  std::int64_t segments, odd;
+  explicit PieceOrder(std::int64_t segments_) : segments(segments_), odd(segments_ | 1) {}
+
+  struct Piece {
+    std::int64_t s, c;
+    std::int32_t before_s, before_c;  ///< pieces of earlier sets with the same s, with the same c
+  };
+  bool exists(std::int64_t s, std::int64_t c) const { return s < segments && c <= s; }
+  /// The k-th pair of set e; false when there is no such piece.
+  bool at(std::int64_t e, std::int64_t k, Piece& piece) const {
+    const std::int64_t s = (e * (odd + 1) / 2 + k) % odd, c = other(e, s);
+    if (!exists(s, c)) return false;
+    piece = {s, c, 0, 0};
+    for (std::int64_t earlier = 0; earlier < e; ++earlier) piece.before_s += exists(s, other(earlier, s)), piece.before_c += exists(other(earlier, c), c);
+    return true;
+  }
+
+ private:
+  std::int64_t other(std::int64_t e, std::int64_t segment) const { return (e - segment + odd) % odd; }
+};
+
 }  // namespace
 
 void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa,
@@ -161,8 +185,10 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
   const InverseIndex index(dev, z, selected.dim(3));
   const Tensor sums = dev.scratch({z.groups() * z.blocks, z.block * (z.ldk + z.ldv)});
   const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(z, nullptr).floats});
+  const std::int64_t segments = index.segments.count;
+  const Tensor turns = dev.scratch({2, z.groups(), segments}, DType::i32);  // pieces done with these queries, with these keys
   if (dev.planning()) return;
-  const std::int64_t segments = index.segments.count, odd = segments | 1;
+  std::fill_n(turns.i32(), turns.numel(), 0);
   pack_keys(dev, z, packed, k.f32(), v.f32());
   parallel_for(dev.threads, z.groups() * segments, [&](std::int64_t i, int) HWY_ATTR { index.build_segment(i / segments, i % segments, selected.i32()); });
   parallel_for(dev.threads, sums.dim(0), [&](std::int64_t i, int) HWY_ATTR { std::fill_n(sums.f32() + i * sums.dim(1), sums.dim(1), 0.0f); });
@@ -171,14 +197,19 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
     parallel_for(dev.threads, z.B * z.T, [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.f32() + i * size, size, 0.0f); });
   }
   const BackwardState x{{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32()}, sums.f32()};
-  for (std::int64_t set = 0; set < odd; ++set) {
-    const std::int64_t diagonal = set * (odd + 1) / 2 % odd;  // s = c: the heaviest piece of the set, taken first
-    parallel_for(dev.threads, z.groups() * odd, [&](std::int64_t i, int thread) HWY_ATTR {
-      const std::int64_t bh = i % z.groups(), s = (diagonal + i / z.groups()) % odd, c = (set - s + odd) % odd;
-      if (s >= segments || c > s) return;
-      backward_piece(z, TileScratch::backward(z, scratch.f32() + thread * scratch.dim(1)), bh, s, c, index, packed, x);
-    });
-  }
+  const PieceOrder order(segments);
+  parallel_in_order(dev.threads, order.odd * order.odd * z.groups(), [&](std::int64_t i, int thread) HWY_ATTR {
+    const std::int64_t bh = i % z.groups(), ek = i / z.groups();
+    PieceOrder::Piece piece;
+    if (!order.at(ek / order.odd, ek % order.odd, piece)) return;
+    std::int32_t& turn_s = turns.i32()[bh * segments + piece.s];
+    std::int32_t& turn_c = turns.i32()[(z.groups() + bh) * segments + piece.c];
+    wait_for(turn_s, piece.before_s);
+    wait_for(turn_c, piece.before_c);
+    backward_piece(z, TileScratch::backward(z, scratch.f32() + thread * scratch.dim(1)), bh, piece.s, piece.c, index, packed, x);
+    pass_turn(turn_s, piece.before_s + 1);
+    pass_turn(turn_c, piece.before_c + 1);
+  });
   parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
     const float* dk_block = sums.f32() + i * sums.dim(1);
     store_dkv(z, i / z.blocks, i % z.blocks, dk.f32(), dv.f32(), dk_block, dk_block + z.block * z.ldk);

@@ -7,9 +7,7 @@
 // Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, one counter per key block, and when Dk or Dv is not a multiple of 16 one dk, dv.
 // Deterministic: dk and dv of a key block receive the tiles in one order, whoever computes them: each block has a counter whose turn it is. A tile only waits
 // for tiles claimed before it, so one thread never waits and several cannot wait in a circle; the tiles of a unit follow each other like a pipeline.
-#include <atomic>
 #include <cmath>
-#include <thread>
 
 #include "core/parallel.h"
 #include "ops/cpu/attention_tiles.h"
@@ -56,13 +54,6 @@ struct BackwardBuffers {
     lse = take(1, kTileRows), delta = take(1, kTileRows);
   }
 };
-
-// Waits until `tiles_before` tiles have added to the block. The wait is short (the tile before is one block ahead), but its thread may have lost its core.
-void wait_for_turn(std::int32_t& turn, std::int32_t tiles_before) {
-  const std::atomic_ref<std::int32_t> counter(turn);
-  for (int spins = 0; counter.load(std::memory_order_acquire) != tiles_before; ++spins)
-    if (spins > 200) std::this_thread::yield();
-}
 
 void load_rows(const BackwardBuffers& t, const BackwardArgs& args, const RowTile& tile) {
   const cpu::AttentionShape& a = args.shape;
@@ -145,7 +136,7 @@ void backward_tile(const BackwardArgs& args, std::int64_t unit, std::int64_t til
     probabilities(t, a, tile, range);
     std::int32_t& turn = args.turns[unit * a.key_blocks() + block];
     const std::int32_t tiles_before = static_cast<std::int32_t>(a.last_tile_of(block) - tile_index);
-    wait_for_turn(turn, tiles_before);
+    wait_for(turn, tiles_before);
     if (tiles_before == 0 && (s0 == tile.key_begin || s0 % kKeyBlock == 0)) clear_block(args, unit, block);
     tile_gemm<true>(keys, round_up(a.Dv, kTileN), width, t.p + c0, kScoreStride, 1, t.d_o + c0 * t.ldv, t.ldv, args.dv_sum + row * args.dv_width,
                     a.Hkv * args.dv_width);
@@ -155,7 +146,7 @@ void backward_tile(const BackwardArgs& args, std::int64_t unit, std::int64_t til
     s0 = range.s1;
     if (s0 == tile.key_end || s0 % kKeyBlock == 0) {
       if (tile_index == a.first_tile_of(block)) finish_block(args, unit, block);
-      std::atomic_ref<std::int32_t>(turn).store(tiles_before + 1, std::memory_order_release);
+      pass_turn(turn, tiles_before + 1);
     }
     tile_gemm<true>(width, round_up(a.Dk, kTileN), keys, t.p + c0, 1, kScoreStride, t.k, t.ldk, t.dq + c0 * t.ldk, t.ldk);
   }
@@ -186,12 +177,9 @@ void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, I
   const BackwardArgs args{a, dq.f32(), dq_mode, dk.f32(), dv.f32(), dk_sum.f32(), dv_sum.f32(), dk_sum.dim(3), dv_sum.dim(3),
                           d_o.f32(), delta.f32(), lse.f32(), q.f32(), k.f32(), v.f32(), turns.i32()};
   float* tiles = scratch.f32();
-  const std::int64_t units = a.units(), last = a.tiles() - 1, pieces = units * (last + 1);
-  // Not parallel_for over the pieces: OpenMP may hand out pieces in any order, and then a tile could wait for one that its own thread holds.
-  std::atomic<std::int64_t> next = 0;
-  parallel_for(dev.threads, dev.threads, [&](std::int64_t, int thread) {
-    for (std::int64_t i = next++; i < pieces; i = next++)
-      HWY_DYNAMIC_DISPATCH(backward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));
+  const std::int64_t units = a.units(), last = a.tiles() - 1;
+  parallel_in_order(dev.threads, units * (last + 1), [&](std::int64_t i, int thread) {
+    HWY_DYNAMIC_DISPATCH(backward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));
   });
 }
 
