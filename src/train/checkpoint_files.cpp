@@ -189,7 +189,8 @@ std::string complaint(const std::string& folder, std::int64_t step, Depth depth)
     std::vector<std::pair<std::string, json>> files;
     for (const auto& [name, entry] : manifest["files"].items()) files.emplace_back(name, entry);
     std::vector<std::string> reasons(files.size());
-    const int threads = depth == Depth::checksums ? available_cores() : 1;  // one stream does not fill the disk
+    // Checksums: one stream does not fill the disk. Sizes: saving asks for them, and in a forked process OpenMP threads would never start.
+    const int threads = depth == Depth::checksums ? available_cores() : 1;
     parallel_for(threads, static_cast<std::int64_t>(files.size()), [&](std::int64_t i, int) {
       const auto& [name, entry] = files[static_cast<std::size_t>(i)];
       std::string& reason = reasons[static_cast<std::size_t>(i)];
