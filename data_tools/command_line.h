@@ -13,7 +13,8 @@
 
 namespace nsa {
 
-/// Reads the command line, then runs `body` (which returns the exit code). --help: prints and returns 0; a wrong command line: 2.
+/// Reads the command line, then runs `body` (which returns the exit code). --help: prints and returns 0; a wrong
+/// command line: 2.
 template <class F>
 int run_tool(CLI::App& app, int argc, char** argv, F&& body) {
   try {
@@ -31,15 +32,19 @@ struct CorpusArguments {
   CorpusOptions options;
 
   void add_to(CLI::App& app) {
-    app.add_option("inputs", inputs, "files, folders and globs of text: plain or JSONL with \"text\", also .gz and .zst")->required();
+    app.add_option("inputs", inputs,
+                   "files, folders and globs of text: plain or JSONL with \"text\", also .gz and .zst")
+        ->required();
     app.add_option("--format", options.format, "auto: .jsonl and .ndjson are JSONL, everything else is plain text")
-        ->transform(CLI::CheckedTransformer(
-            std::map<std::string, TextFormat>{{"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}}))
+        ->transform(CLI::CheckedTransformer(std::map<std::string, TextFormat>{
+            {"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}}))
         ->default_str("auto");
     app.add_option("--document-separator", separator,
-                   "in plain text: none (a file is one document), blank-line (runs of blank lines separate documents), or a text that alone on a line does")
+                   "in plain text: none (a file is one document), blank-line (runs of blank lines separate documents), "
+                   "or a text that alone on a line does")
         ->capture_default_str();
-    app.add_option("--on-error", options.on_bad, "invalid UTF-8 or a broken JSON line: fail, or skip the line and count it")
+    app.add_option("--on-error", options.on_bad,
+                   "invalid UTF-8 or a broken JSON line: fail, or skip the line and count it")
         ->transform(CLI::CheckedTransformer(std::map<std::string, OnBad>{{"fail", OnBad::fail}, {"skip", OnBad::skip}}))
         ->default_str("fail");
   }

@@ -1,4 +1,5 @@
-// A look into token shards: layout, counts, side-car, most frequent tokens, text at an offset, and a check of every token. Exit 1 when a shard is bad.
+// A look into token shards: layout, counts, side-car, most frequent tokens, text at an offset, and a check of every
+// token. Exit 1 when a shard is bad.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -61,35 +62,44 @@ std::string printable(const std::string& text) {
   return out;
 }
 
-void print_histogram(const Shard& shard, const std::map<std::int32_t, std::int64_t>& counts, const std::optional<Tokenizer>& tokenizer, std::int64_t top) {
+void print_histogram(const Shard& shard, const std::map<std::int32_t, std::int64_t>& counts,
+                     const std::optional<Tokenizer>& tokenizer, std::int64_t top) {
   std::vector<std::pair<std::int32_t, std::int64_t>> order(counts.begin(), counts.end());
   std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
   order.resize(std::min(order.size(), static_cast<std::size_t>(top)));
-  Table table{.title = fmt::format("{} different tokens, the most frequent:", grouped(static_cast<std::int64_t>(counts.size()))),
+  Table table{.title = fmt::format("{} different tokens, the most frequent:",
+                                   grouped(static_cast<std::int64_t>(counts.size()))),
               .head = {"token", "count", "share"},
               .rows = {}};
   if (tokenizer) table.head.push_back("text");
   for (const auto& [token, count] : order) {
     table.rows.push_back(
-        {fmt::format("{}", token), grouped(count), fmt::format("{:.2f} %", 100.0 * static_cast<double>(count) / static_cast<double>(shard.tokens()))});
-    if (tokenizer) table.rows.back().push_back(token == tokenizer->eot() ? "end of text" : "\"" + printable(tokenizer->decode({token})) + "\"");
+        {fmt::format("{}", token), grouped(count),
+         fmt::format("{:.2f} %", 100.0 * static_cast<double>(count) / static_cast<double>(shard.tokens()))});
+    if (tokenizer)
+      table.rows.back().push_back(token == tokenizer->eot() ? "end of text"
+                                                            : "\"" + printable(tokenizer->decode({token})) + "\"");
   }
   if (!order.empty()) std::printf("%s", to_text(table).c_str());
 }
 
-void print_text(const Shard& shard, const Options& options, std::int64_t vocab_size, const std::optional<Tokenizer>& tokenizer) {
-  NSA_CHECK(options.offset <= shard.tokens(), "--offset {}: {} has {} tokens", options.offset, shard.path(), shard.tokens());
+void print_text(const Shard& shard, const Options& options, std::int64_t vocab_size,
+                const std::optional<Tokenizer>& tokenizer) {
+  NSA_CHECK(options.offset <= shard.tokens(), "--offset {}: {} has {} tokens", options.offset, shard.path(),
+            shard.tokens());
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(std::min(options.count, shard.tokens() - options.offset)));
   shard.read(options.offset, static_cast<std::int64_t>(tokens.size()), tokens.data(), vocab_size);
   if (tokens.empty()) return;
-  std::printf("tokens %s to %s:\n", grouped(options.offset).c_str(), grouped(options.offset + static_cast<std::int64_t>(tokens.size()) - 1).c_str());
+  std::printf("tokens %s to %s:\n", grouped(options.offset).c_str(),
+              grouped(options.offset + static_cast<std::int64_t>(tokens.size()) - 1).c_str());
   if (!tokenizer) {
     for (std::int32_t token : tokens) std::printf(" %d", token);
     std::printf("\n(no tokenizer at hand: --tokenizer shows text)\n");
     return;
   }
   std::string text;
-  for (std::int32_t token : tokens) text += token == tokenizer->eot() ? "\n---- end of text ----\n" : tokenizer->decode({token});
+  for (std::int32_t token : tokens)
+    text += token == tokenizer->eot() ? "\n---- end of text ----\n" : tokenizer->decode({token});
   std::printf("%s\n", text.c_str());
 }
 
@@ -98,7 +108,8 @@ std::optional<Tokenizer> tokenizer_for(const Shard& shard, const Options& option
   if (!options.tokenizer.empty()) {
     Tokenizer tokenizer = Tokenizer::open(options.tokenizer);
     const std::uint64_t hash = shard.info() ? shard.info()->tokenizer_hash : 0;
-    NSA_CHECK(hash == 0 || hash == tokenizer.hash(), "shard {}: made with another tokenizer ({}, {:016x}) than {} ({:016x})", shard.path(),
+    NSA_CHECK(hash == 0 || hash == tokenizer.hash(),
+              "shard {}: made with another tokenizer ({}, {:016x}) than {} ({:016x})", shard.path(),
               shard.info()->tokenizer, hash, options.tokenizer, tokenizer.hash());
     return tokenizer;
   }
@@ -113,13 +124,15 @@ std::optional<Tokenizer> tokenizer_for(const Shard& shard, const Options& option
 
 void inspect_one(const std::string& path, const Options& options) {
   const Shard shard(path);
-  std::printf("%s: %s, %s tokens, fingerprint %016llx\n", path.c_str(), name_of(shard.format()), grouped(shard.tokens()).c_str(),
-              static_cast<unsigned long long>(shard.fingerprint()));
+  std::printf("%s: %s, %s tokens, fingerprint %016llx\n", path.c_str(), name_of(shard.format()),
+              grouped(shard.tokens()).c_str(), static_cast<unsigned long long>(shard.fingerprint()));
   if (shard.info()) {
     const ShardInfo& info = *shard.info();
-    std::printf("says of itself: tokenizer %s (%016llx), vocabulary %s, end of text %lld, %s documents, %s bytes of text\n",
-                info.tokenizer.empty() ? "unknown" : info.tokenizer.c_str(), static_cast<unsigned long long>(info.tokenizer_hash),
-                grouped(info.vocab_size).c_str(), static_cast<long long>(info.eot), grouped(info.documents).c_str(), grouped(info.text_bytes).c_str());
+    std::printf(
+        "says of itself: tokenizer %s (%016llx), vocabulary %s, end of text %lld, %s documents, %s bytes of text\n",
+        info.tokenizer.empty() ? "unknown" : info.tokenizer.c_str(),
+        static_cast<unsigned long long>(info.tokenizer_hash), grouped(info.vocab_size).c_str(),
+        static_cast<long long>(info.eot), grouped(info.documents).c_str(), grouped(info.text_bytes).c_str());
   } else {
     std::printf("no side-car\n");
   }
@@ -136,13 +149,17 @@ void inspect_one(const std::string& path, const Options& options) {
   if (shard.info() && shard.info()->eot >= 0) {
     const auto eot = counts.find(static_cast<std::int32_t>(shard.info()->eot));
     const std::int64_t found = eot == counts.end() ? 0 : eot->second;
-    NSA_CHECK(found == shard.info()->documents, "shard {}: {} end-of-text tokens, but its side-car says {} documents", path, found, shard.info()->documents);
+    NSA_CHECK(found == shard.info()->documents, "shard {}: {} end-of-text tokens, but its side-car says {} documents",
+              path, found, shard.info()->documents);
   }
   if (known) {
-    std::printf("ok: every token is below %s (the highest is %lld)\n", grouped(vocab_size).c_str(), static_cast<long long>(highest));
-  } else {
-    std::printf("ok as far as can be told: the vocabulary is unknown (--vocab-size or --tokenizer); the highest token is %lld\n",
+    std::printf("ok: every token is below %s (the highest is %lld)\n", grouped(vocab_size).c_str(),
                 static_cast<long long>(highest));
+  } else {
+    std::printf(
+        "ok as far as can be told: the vocabulary is unknown (--vocab-size or --tokenizer); the highest token is "
+        "%lld\n",
+        static_cast<long long>(highest));
   }
 }
 
@@ -164,13 +181,22 @@ int inspect(const Options& options) {
 
 int main(int argc, char** argv) {
   nsa::Options options;
-  CLI::App app("A look into token shards (llm.c uint16 and uint32, headerless uint16, BIN.TOK); exit 1 when one is bad");
+  CLI::App app(
+      "A look into token shards (llm.c uint16 and uint32, headerless uint16, BIN.TOK); exit 1 when one is bad");
   app.add_option("shards", options.shards, "shards or globs of shards")->required();
-  app.add_option("--tokenizer", options.tokenizer, "\"bytes\" or a model, to show text; default: the side-car's, if it is at hand");
-  app.add_option("--vocab-size", options.vocab_size, "every token must be below this; default: the tokenizer's or the side-car's")
+  app.add_option("--tokenizer", options.tokenizer,
+                 "\"bytes\" or a model, to show text; default: the side-car's, if it is at hand");
+  app.add_option("--vocab-size", options.vocab_size,
+                 "every token must be below this; default: the tokenizer's or the side-car's")
       ->check(CLI::Range(0, 1 << 30));
-  app.add_option("--top", options.top, "how many of the most frequent tokens to list")->check(CLI::NonNegativeNumber)->capture_default_str();
-  app.add_option("--offset", options.offset, "show what begins at this token")->check(CLI::NonNegativeNumber)->capture_default_str();
-  app.add_option("--count", options.count, "how many tokens to show there")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--top", options.top, "how many of the most frequent tokens to list")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--offset", options.offset, "show what begins at this token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--count", options.count, "how many tokens to show there")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   return nsa::run_tool(app, argc, argv, [&] { return nsa::inspect(options); });
 }

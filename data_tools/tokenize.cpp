@@ -1,5 +1,6 @@
-// Text -> token shards. Reading, decompression and line splitting run in one thread; parsing of JSON and encoding in all others; writing is in the order of the
-// input, so the shards do not depend on the number of threads. A huge document is cut where no piece of the vocabulary can join, which changes no token.
+// Text -> token shards. Reading, decompression and line splitting run in one thread; parsing of JSON and encoding in
+// all others; writing is in the order of the input, so the shards do not depend on the number of threads. A huge
+// document is cut where no piece of the vocabulary can join, which changes no token.
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,7 +33,9 @@ struct Options {
   int threads = 0;
 };
 
-double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 /// A bar on a terminal, a line every 10 s otherwise; both on stderr.
 class Progress {
@@ -44,12 +47,14 @@ class Progress {
     if (seconds < next_) return;
     next_ = seconds + (terminal_ ? 0.2 : 10);
     const double share = std::clamp(static_cast<double>(done) / total_, 0.0, 1.0);
-    const std::string rate = fmt::format("{:3.0f} %  {}  {}/s  {} tok/s  ETA {}", 100 * share, human_bytes(static_cast<double>(text_bytes)),
-                                         human_bytes(static_cast<double>(text_bytes) / seconds), human_count(static_cast<double>(tokens) / seconds),
-                                         share > 0 ? human_duration(seconds / share - seconds) : "?");
+    const std::string rate = fmt::format(
+        "{:3.0f} %  {}  {}/s  {} tok/s  ETA {}", 100 * share, human_bytes(static_cast<double>(text_bytes)),
+        human_bytes(static_cast<double>(text_bytes) / seconds), human_count(static_cast<double>(tokens) / seconds),
+        share > 0 ? human_duration(seconds / share - seconds) : "?");
     const auto full = static_cast<std::size_t>(30 * share);
     if (terminal_) {
-      std::fprintf(stderr, "\r[%s%s] %s\x1b[K", std::string(full, '#').c_str(), std::string(30 - full, '.').c_str(), rate.c_str());
+      std::fprintf(stderr, "\r[%s%s] %s\x1b[K", std::string(full, '#').c_str(), std::string(30 - full, '.').c_str(),
+                   rate.c_str());
       drawn_ = true;
     } else {
       std::fprintf(stderr, "tokenize: %s\n", rate.c_str());
@@ -151,7 +156,10 @@ class Split {
  public:
   Split(const Options& options, const Tokenizer& tokenizer)
       : val_fraction_(options.val_fraction), draw_(static_cast<std::uint64_t>(options.seed), "val split") {
-    const ShardInfo info{.tokenizer = options.tokenizer, .tokenizer_hash = tokenizer.hash(), .vocab_size = tokenizer.vocab_size(), .eot = tokenizer.eot()};
+    const ShardInfo info{.tokenizer = options.tokenizer,
+                         .tokenizer_hash = tokenizer.hash(),
+                         .vocab_size = tokenizer.vocab_size(),
+                         .eot = tokenizer.eot()};
     train_.emplace(options.out + "_train", info, options.shard_tokens);
     if (val_fraction_ > 0) val_.emplace(options.out + "_val", info, options.shard_tokens);
   }
@@ -165,7 +173,8 @@ class Split {
         corpus.bad(work.piece.file, work.piece.line, work.why);
         continue;
       }
-      for (std::size_t i = 0; i < work.tokens.size(); ++i) side_->append(work.tokens[i], i == 0 ? static_cast<std::int64_t>(work.piece.data.size()) : 0);
+      for (std::size_t i = 0; i < work.tokens.size(); ++i)
+        side_->append(work.tokens[i], i == 0 ? static_cast<std::int64_t>(work.piece.data.size()) : 0);
       open_ = open_ || !work.tokens.empty();
       if (!open_ || !work.piece.ends_document) continue;  // a document without text leaves no trace
       side_->end_document();
@@ -176,10 +185,13 @@ class Split {
   void finish() {
     NSA_CHECK(documents() > 0, "no document with text in the input: nothing was written");
     const char* hint =
-        "documents go to one side whole: give more documents, another --seed or --val-fraction, or --document-separator; or tokenize a file of its own for "
+        "documents go to one side whole: give more documents, another --seed or --val-fraction, or "
+        "--document-separator; or tokenize a file of its own for "
         "validation";
-    NSA_CHECK(!val_ || val_->documents() > 0, "--val-fraction {}: none of {} documents fell to validation: {}", val_fraction_, documents(), hint);
-    NSA_CHECK(train_->documents() > 0, "--val-fraction {}: none of {} documents was left for training: {}", val_fraction_, documents(), hint);
+    NSA_CHECK(!val_ || val_->documents() > 0, "--val-fraction {}: none of {} documents fell to validation: {}",
+              val_fraction_, documents(), hint);
+    NSA_CHECK(train_->documents() > 0, "--val-fraction {}: none of {} documents was left for training: {}",
+              val_fraction_, documents(), hint);
     train_->finish();
     if (val_) val_->finish();
   }
@@ -190,8 +202,10 @@ class Split {
 
   void print() const {
     const auto line = [](const char* name, const ShardWriter& writer) {
-      std::printf("%s: %s tokens, %s documents, %s shard%s: %s%s\n", name, grouped(writer.tokens()).c_str(), grouped(writer.documents()).c_str(),
-                  grouped(static_cast<std::int64_t>(writer.files().size())).c_str(), writer.files().size() == 1 ? "" : "s", writer.files().front().c_str(),
+      std::printf("%s: %s tokens, %s documents, %s shard%s: %s%s\n", name, grouped(writer.tokens()).c_str(),
+                  grouped(writer.documents()).c_str(),
+                  grouped(static_cast<std::int64_t>(writer.files().size())).c_str(),
+                  writer.files().size() == 1 ? "" : "s", writer.files().front().c_str(),
                   writer.files().size() == 1 ? "" : " ...");
     };
     line("train", *train_);
@@ -220,9 +234,11 @@ int tokenize(const Options& options) {
   Batch batch = read_batch(corpus, batch_bytes);
   while (!batch.works.empty()) {
     NSA_CHECK(!stop.requested(), "stopped by {}: nothing was written", stop.name());
-    auto next = std::async(threads > 1 ? std::launch::async : std::launch::deferred, [&] { return read_batch(corpus, batch_bytes); });
+    auto next = std::async(threads > 1 ? std::launch::async : std::launch::deferred,
+                           [&] { return read_batch(corpus, batch_bytes); });
     encode_batch(tokenizer, threads, batch);
-    next.wait();  // from here on the corpus is this thread's; get() only after write(), so that of two bad lines the first is reported
+    next.wait();  // from here on the corpus is this thread's; get() only after write(), so that of two bad lines the
+                  // first is reported
     split.write(corpus, batch);
     progress.update(batch.bytes_read, split.text_bytes(), split.tokens());
     batch = next.get();
@@ -232,10 +248,13 @@ int tokenize(const Options& options) {
   progress.clear();
   split.print();
   const double seconds = progress.seconds(), bytes = static_cast<double>(split.text_bytes());
-  std::printf("%s documents, %s bytes of text, %s tokens (%.3f bytes per token), %.1f s, %.1f MB/s with %d thread%s\n", grouped(split.documents()).c_str(),
-              grouped(split.text_bytes()).c_str(), grouped(split.tokens()).c_str(), bytes / static_cast<double>(split.tokens()), seconds, bytes / 1e6 / seconds,
-              threads, threads == 1 ? "" : "s");
-  if (corpus.skipped() > 0) std::printf("skipped %s bad lines, the first: %s\n", grouped(corpus.skipped()).c_str(), corpus.first_skipped().c_str());
+  std::printf("%s documents, %s bytes of text, %s tokens (%.3f bytes per token), %.1f s, %.1f MB/s with %d thread%s\n",
+              grouped(split.documents()).c_str(), grouped(split.text_bytes()).c_str(), grouped(split.tokens()).c_str(),
+              bytes / static_cast<double>(split.tokens()), seconds, bytes / 1e6 / seconds, threads,
+              threads == 1 ? "" : "s");
+  if (corpus.skipped() > 0)
+    std::printf("skipped %s bad lines, the first: %s\n", grouped(corpus.skipped()).c_str(),
+                corpus.first_skipped().c_str());
   return 0;
 }
 
@@ -244,13 +263,22 @@ int tokenize(const Options& options) {
 
 int main(int argc, char** argv) {
   nsa::Options options;
-  CLI::App app("Text into token shards: PREFIX_train_000000.bin, ... (and PREFIX_val_000000.bin, ...), each with a side-car .json");
+  CLI::App app(
+      "Text into token shards: PREFIX_train_000000.bin, ... (and PREFIX_val_000000.bin, ...), each with a side-car "
+      ".json");
   options.corpus.add_to(app);
-  app.add_option("--tokenizer", options.tokenizer, "\"bytes\", or a sentencepiece model made by train_tokenizer")->required();
+  app.add_option("--tokenizer", options.tokenizer, "\"bytes\", or a sentencepiece model made by train_tokenizer")
+      ->required();
   app.add_option("--out", options.out, "PREFIX of the shards; its folder is made if need be")->required();
-  app.add_option("--val-fraction", options.val_fraction, "share of the documents that goes to validation")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  app.add_option("--val-fraction", options.val_fraction, "share of the documents that goes to validation")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   app.add_option("--seed", options.seed, "of the draw between training and validation")->capture_default_str();
-  app.add_option("--shard-tokens", options.shard_tokens, "tokens in a shard, at most")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--threads", options.threads, "0: all cores; the shards do not depend on it")->check(CLI::Range(0, 4096))->capture_default_str();
+  app.add_option("--shard-tokens", options.shard_tokens, "tokens in a shard, at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "0: all cores; the shards do not depend on it")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
   return nsa::run_tool(app, argc, argv, [&] { return nsa::tokenize(options); });
 }

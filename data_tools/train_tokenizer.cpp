@@ -1,4 +1,5 @@
-// Trains a sentencepiece BPE model with byte fallback that loses nothing: no normalisation, no dummy prefix, every space kept. The corpus is sampled down to
+// Trains a sentencepiece BPE model with byte fallback that loses nothing: no normalisation, no dummy prefix, every
+// space kept. The corpus is sampled down to
 // --max-bytes in stretches of a few KiB, so long lines are never dropped and a corpus of any size can be given.
 #include <sentencepiece_trainer.h>
 
@@ -17,7 +18,8 @@
 namespace nsa {
 namespace {
 
-// The trainer counts positions within a word in 16 bits and stops the program beyond; a stretch is never longer than this.
+// The trainer counts positions within a word in 16 bits and stops the program beyond; a stretch is never longer than
+// this.
 constexpr std::size_t kStretchBytes = 4096;
 
 struct Options {
@@ -32,7 +34,8 @@ struct Options {
 /// A uniform sample of stretches: those with the smallest random numbers that fit into `max_bytes`.
 class Sample {
  public:
-  Sample(std::int64_t max_bytes, std::uint64_t seed) : max_bytes_(static_cast<std::size_t>(max_bytes)), draw_(seed, "tokenizer sample") {}
+  Sample(std::int64_t max_bytes, std::uint64_t seed)
+      : max_bytes_(static_cast<std::size_t>(max_bytes)), draw_(seed, "tokenizer sample") {}
 
   void add_document(std::string_view text) {
     while (!text.empty()) {
@@ -87,7 +90,8 @@ class Sample {
   std::vector<Stretch> heap_;
 };
 
-/// What the trainer gets to see: the library skips a whole sentence that holds one of its two marks (U+2585; U+2581 it would take for a space) or a zero byte.
+/// What the trainer gets to see: the library skips a whole sentence that holds one of its two marks (U+2585; U+2581 it
+/// would take for a space) or a zero byte.
 std::string without_marks(const std::string& text) {
   std::string clean;
   clean.reserve(text.size());
@@ -136,9 +140,13 @@ std::vector<std::string> read_sample(const Options& options) {
     }
   }
   NSA_CHECK(sample.bytes() > 0, "no text in the input: a tokenizer needs some to learn from");
-  std::printf("sample: %s of %s bytes of text from %s files\n", grouped(static_cast<std::int64_t>(sample.bytes())).c_str(),
-              grouped(static_cast<std::int64_t>(sample.seen_bytes())).c_str(), grouped(static_cast<std::int64_t>(corpus.files().size())).c_str());
-  if (corpus.skipped() > 0) std::printf("skipped %s bad lines, the first: %s\n", grouped(corpus.skipped()).c_str(), corpus.first_skipped().c_str());
+  std::printf("sample: %s of %s bytes of text from %s files\n",
+              grouped(static_cast<std::int64_t>(sample.bytes())).c_str(),
+              grouped(static_cast<std::int64_t>(sample.seen_bytes())).c_str(),
+              grouped(static_cast<std::int64_t>(corpus.files().size())).c_str());
+  if (corpus.skipped() > 0)
+    std::printf("skipped %s bad lines, the first: %s\n", grouped(corpus.skipped()).c_str(),
+                corpus.first_skipped().c_str());
   return sample.take();
 }
 
@@ -149,11 +157,14 @@ std::vector<std::string> read_sample(const Options& options) {
     return at == std::string::npos ? 0 : std::atoll(message.c_str() + at + std::char_traits<char>::length(mark));
   };
   if (const std::int64_t most = number_after("set it to a value <= "); most > 0) {
-    fail("--vocab-size {}: {} bytes of text give at most {} pieces: ask for fewer, or give more text", options.vocab_size, bytes, most);
+    fail("--vocab-size {}: {} bytes of text give at most {} pieces: ask for fewer, or give more text",
+         options.vocab_size, bytes, most);
   }
-  if (message.find("smaller than required_chars") != std::string::npos || message.find("Increase vocab_size") != std::string::npos) {
+  if (message.find("smaller than required_chars") != std::string::npos ||
+      message.find("Increase vocab_size") != std::string::npos) {
     fail(
-        "--vocab-size {}: too small: 256 pieces are bytes, 2 are marks, and the characters of the text need theirs: ask for more, or lower "
+        "--vocab-size {}: too small: 256 pieces are bytes, 2 are marks, and the characters of the text need theirs: "
+        "ask for more, or lower "
         "--character-coverage",
         options.vocab_size);
   }
@@ -197,7 +208,8 @@ int train(const Options& options) {
     for (const std::string& text : texts) {
       const std::vector<std::int32_t> encoded = tokenizer.encode(text);
       tokens += encoded.size();
-      NSA_CHECK(tokenizer.decode(encoded) == text, "the trained tokenizer does not give back a text of its own sample; {} was not written", options.out);
+      NSA_CHECK(tokenizer.decode(encoded) == text,
+                "the trained tokenizer does not give back a text of its own sample; {} was not written", options.out);
     }
   } catch (...) {
     std::remove(temporary.c_str());
@@ -205,8 +217,9 @@ int train(const Options& options) {
   }
   write_file_atomic(options.out, model);
   std::remove(temporary.c_str());
-  std::printf("%s: %s pieces, %.3f bytes per token on the sample, every stretch of it given back exactly\n", options.out.c_str(),
-              grouped(options.vocab_size).c_str(), static_cast<double>(bytes) / static_cast<double>(tokens));
+  std::printf("%s: %s pieces, %.3f bytes per token on the sample, every stretch of it given back exactly\n",
+              options.out.c_str(), grouped(options.vocab_size).c_str(),
+              static_cast<double>(bytes) / static_cast<double>(tokens));
   return 0;
 }
 
@@ -218,10 +231,15 @@ int main(int argc, char** argv) {
   CLI::App app("Trains a tokenizer (sentencepiece BPE with byte fallback, lossless) on text");
   options.corpus.add_to(app);
   app.add_option("--out", options.out, "the .model file to write")->required();
-  app.add_option("--vocab-size", options.vocab_size, "pieces, of which 258 are bytes and marks")->check(CLI::Range(260, 1 << 24))->capture_default_str();
-  app.add_option("--max-bytes", options.max_bytes, "learn from a sample of this size at most")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--vocab-size", options.vocab_size, "pieces, of which 258 are bytes and marks")
+      ->check(CLI::Range(260, 1 << 24))
+      ->capture_default_str();
+  app.add_option("--max-bytes", options.max_bytes, "learn from a sample of this size at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app.add_option("--seed", options.seed, "of the sample")->capture_default_str();
-  app.add_option("--character-coverage", options.character_coverage, "share of the characters met that get a piece; the others are written as bytes")
+  app.add_option("--character-coverage", options.character_coverage,
+                 "share of the characters met that get a piece; the others are written as bytes")
       ->check(CLI::Range(0.5, 1.0))
       ->capture_default_str();
   app.add_flag("--split-digits", options.split_digits, "every digit is a token of its own");

@@ -1,6 +1,7 @@
-// Memory. Two arenas live in a Device: parameters (weights, gradients, optimizer state) and work (activations and scratch). An arena is one slab
-// with a stack discipline: take() bumps a pointer, ArenaScope gives back everything taken inside it. A *planning* arena has no memory and only
-// counts; running the same code over it gives the exact bytes a run needs, and reserve() then allocates them once.
+// Memory. Two arenas live in a Device: parameters (weights, gradients, optimizer state) and work (activations and
+// scratch). An arena is one slab with a stack discipline: take() bumps a pointer, ArenaScope gives back everything
+// taken inside it. A *planning* arena has no memory and only counts; running the same code over it gives the exact
+// bytes a run needs, and reserve() then allocates them once.
 #pragma once
 
 #include <array>
@@ -24,7 +25,8 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  /// Allocates the slab (zero pages, transparent huge pages asked for). Throws with the bytes asked and the bytes free. Only on an empty arena.
+  /// Allocates the slab (zero pages, transparent huge pages asked for). Throws with the bytes asked and the bytes free.
+  /// Only on an empty arena.
   void reserve(std::size_t bytes);
   /// True while the arena has no slab: tensors then have data == nullptr and nothing may be computed with them.
   bool planning() const { return slab_ == nullptr; }
@@ -36,7 +38,9 @@ class Arena {
   std::size_t peak() const { return peak_; }
   std::size_t capacity() const { return capacity_; }
   /// Bytes by purpose at the moment the peak was reached; they add up to peak().
-  const std::array<std::size_t, static_cast<std::size_t>(Purpose::count)>& by_purpose_at_peak() const { return at_peak_; }
+  const std::array<std::size_t, static_cast<std::size_t>(Purpose::count)>& by_purpose_at_peak() const {
+    return at_peak_;
+  }
   /// Forgets peak (used after planning, before the run, to compare both).
   void reset_peak();
 

@@ -1,5 +1,5 @@
-// Errors. One exception type, thrown where a human mistake is first visible, caught once in cli/main.cpp (DESIGN law 4).
-// A message is one sentence: what, where, expected, got, and the likely mistake.
+// Errors. One exception type, thrown where a human mistake is first visible, caught once in cli/main.cpp (DESIGN law
+// 4). A message is one sentence: what, where, expected, got, and the likely mistake.
 #pragma once
 
 #include <fmt/format.h>
@@ -13,9 +13,9 @@ namespace nsa {
 /// Process exit codes of the `nsa` binary and of the data tools.
 enum class Exit : int {
   ok = 0,
-  error = 1,        ///< anything that is not one of the below
-  usage = 2,        ///< bad command line or bad config
-  non_finite = 3,   ///< training stopped after train.max_skipped non-finite steps; the state was saved
+  error = 1,       ///< anything that is not one of the below
+  usage = 2,       ///< bad command line or bad config
+  non_finite = 3,  ///< training stopped after train.max_skipped non-finite steps; the state was saved
 };
 
 /// What every failure becomes. `what()` is the sentence shown to the user.
@@ -42,8 +42,8 @@ template <class... Args>
 }  // namespace nsa
 
 /// NSA_CHECK(n > 0, "matmul: rows must be positive, got {}", n): the condition, then the sentence.
-#define NSA_CHECK(condition, ...) \
-  do {                            \
+#define NSA_CHECK(condition, ...)  \
+  do {                             \
     if (!(condition)) [[unlikely]] \
-      ::nsa::fail(__VA_ARGS__);   \
+      ::nsa::fail(__VA_ARGS__);    \
   } while (0)

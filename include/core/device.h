@@ -15,13 +15,14 @@ struct Profile;
 
 struct Device {
   Where where = Where::cpu;
-  int threads = 1;   ///< CPU threads an op may use; no result depends on it
-  Arena params;      ///< weights, gradients, optimizer state, constants
-  Arena work;        ///< activations and scratch
-  Profile* profile = nullptr;  ///< set: every op adds its time there (core/profile.h)
+  int threads = 1;                   ///< CPU threads an op may use; no result depends on it
+  Arena params;                      ///< weights, gradients, optimizer state, constants
+  Arena work;                        ///< activations and scratch
+  Profile* profile = nullptr;        ///< set: every op adds its time there (core/profile.h)
   std::shared_ptr<GemmCache> gemms;  ///< CPU matmul primitives kept between calls; made by the first matmul
 
-  /// True while only shapes and bytes are wanted. EVERY backend function takes its scratch first and then returns if planning:
+  /// True while only shapes and bytes are wanted. EVERY backend function takes its scratch first and then returns if
+  /// planning:
   ///     ArenaScope scope(dev.work);
   ///     Tensor scratch = dev.scratch({rows, C});
   ///     if (dev.planning()) return;

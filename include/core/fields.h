@@ -6,9 +6,10 @@
 //       v.section("attention", attention, "the attention layer");
 //     }
 //
-// Running it flattens a config into a list of references with dotted paths ("model.attention.type"). Everything else is a loop over that list: read JSON,
-// write it, apply `section.key=value` overrides, print the reference in the README, emit a JSON Schema, name the differences of two configs
-// (DESIGN law 9). Unknown keys ("did you mean"), duplicate keys, wrong types and values out of range are errors with the path. `//` comments are allowed.
+// Running it flattens a config into a list of references with dotted paths ("model.attention.type"). Everything else is
+// a loop over that list: read JSON, write it, apply `section.key=value` overrides, print the reference in the README,
+// emit a JSON Schema, name the differences of two configs (DESIGN law 9). Unknown keys ("did you mean"), duplicate
+// keys, wrong types and values out of range are errors with the path. `//` comments are allowed.
 #pragma once
 
 #include <cstdint>
@@ -47,7 +48,10 @@ struct FieldRef {
   Range range;
   const Choices* choices = nullptr;
 
-  template <class T> T& as() const { return *static_cast<T*>(value); }
+  template <class T>
+  T& as() const {
+    return *static_cast<T*>(value);
+  }
 };
 
 class FieldList {
@@ -55,14 +59,22 @@ class FieldList {
   struct Section {
     std::string path, doc;
   };
-  std::vector<FieldRef> fields;    ///< in the order written
+  std::vector<FieldRef> fields;  ///< in the order written
   std::vector<Section> sections;
 
-  void field(const char* name, std::int64_t& value, Doc doc, Range range = {}) { push(FieldRef::Kind::integer, name, &value, std::move(doc), range); }
-  void field(const char* name, double& value, Doc doc, Range range = {}) { push(FieldRef::Kind::real, name, &value, std::move(doc), range); }
+  void field(const char* name, std::int64_t& value, Doc doc, Range range = {}) {
+    push(FieldRef::Kind::integer, name, &value, std::move(doc), range);
+  }
+  void field(const char* name, double& value, Doc doc, Range range = {}) {
+    push(FieldRef::Kind::real, name, &value, std::move(doc), range);
+  }
   void field(const char* name, bool& value, Doc doc) { push(FieldRef::Kind::boolean, name, &value, std::move(doc)); }
-  void field(const char* name, std::string& value, Doc doc) { push(FieldRef::Kind::text, name, &value, std::move(doc)); }
-  void field(const char* name, std::vector<std::string>& value, Doc doc) { push(FieldRef::Kind::text_list, name, &value, std::move(doc)); }
+  void field(const char* name, std::string& value, Doc doc) {
+    push(FieldRef::Kind::text, name, &value, std::move(doc));
+  }
+  void field(const char* name, std::vector<std::string>& value, Doc doc) {
+    push(FieldRef::Kind::text_list, name, &value, std::move(doc));
+  }
   /// E: an enum of int whose values are 0, 1, ... in the order of `choices`.
   template <class E>
   void choice(const char* name, E& value, const Choices& choices, Doc doc) {
@@ -80,7 +92,8 @@ class FieldList {
   }
 
  private:
-  void push(FieldRef::Kind kind, const char* name, void* value, Doc doc, Range range = {}, const Choices* choices = nullptr) {
+  void push(FieldRef::Kind kind, const char* name, void* value, Doc doc, Range range = {},
+            const Choices* choices = nullptr) {
     fields.push_back({kind, prefix_ + name, value, std::move(doc), range, choices});
   }
   std::string prefix_;
@@ -94,11 +107,13 @@ FieldList fields_of(S& config) {
   return list;
 }
 
-/// Fills the fields from JSON text (// comments allowed). `origin` (a path) names the text in errors. Throws Error(Exit::usage).
+/// Fills the fields from JSON text (// comments allowed). `origin` (a path) names the text in errors. Throws
+/// Error(Exit::usage).
 void read_json(const FieldList& list, const std::string& text, const std::string& origin);
 /// One `section.key=value`; a list is comma-separated, an enum its spelling.
 void apply_override(const FieldList& list, const std::string& assignment);
-/// Every number lies in its range (a config built in code has not been through read_json). `prefix` ("model.") completes the paths in errors.
+/// Every number lies in its range (a config built in code has not been through read_json). `prefix` ("model.")
+/// completes the paths in errors.
 void check_ranges(const FieldList& list, const std::string& prefix);
 /// Every field, nested and indented as in the files under configs/.
 std::string write_json(const FieldList& list);

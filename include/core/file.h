@@ -9,9 +9,11 @@ namespace nsa {
 
 /// The whole file. Throws when it cannot be read.
 std::string read_file(const std::string& path);
-/// Writes path.tmp-PID, fsyncs, renames over path, fsyncs the folder: readers see the old or the new content, never half.
+/// Writes path.tmp-PID, fsyncs, renames over path, fsyncs the folder: readers see the old or the new content, never
+/// half.
 void write_file_atomic(const std::string& path, const std::string& content);
-/// A new file being written front to back. Unless finish() succeeded, the destructor removes it: no half-written file stays behind.
+/// A new file being written front to back. Unless finish() succeeded, the destructor removes it: no half-written file
+/// stays behind.
 class OutputFile {
  public:
   /// Creates or empties `path`.
@@ -30,7 +32,8 @@ class OutputFile {
 
   std::string path_;
   int fd_ = -1;
-  std::int64_t written_ = 0, started_ = 0, on_disk_ = 0;  ///< bytes written, of these on their way to the disk, of these there
+  std::int64_t written_ = 0, started_ = 0,
+               on_disk_ = 0;  ///< bytes written, of these on their way to the disk, of these there
 };
 
 /// fsync of a folder, so that a rename inside it is on disk.

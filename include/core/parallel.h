@@ -1,5 +1,6 @@
-// Threads. Work is cut into pieces whose number does not depend on the number of threads; pieces are handed out dynamically. A reduction over pieces
-// is done afterwards, in index order. So no result depends on the number of threads (DESIGN law 11).
+// Threads. Work is cut into pieces whose number does not depend on the number of threads; pieces are handed out
+// dynamically. A reduction over pieces is done afterwards, in index order. So no result depends on the number of
+// threads (DESIGN law 11).
 #pragma once
 
 #include <omp.h>
@@ -29,7 +30,8 @@ void parallel_ranges(int threads, std::int64_t n, std::int64_t grain, F&& f) {
   });
 }
 
-/// f(i, thread) as in parallel_for, but i is only begun when all before it have been: f may wait_for what a smaller i does.
+/// f(i, thread) as in parallel_for, but i is only begun when all before it have been: f may wait_for what a smaller i
+/// does.
 template <class F>
 void parallel_in_order(int threads, std::int64_t n, F&& f) {
   std::atomic<std::int64_t> next = 0;
@@ -38,14 +40,15 @@ void parallel_in_order(int threads, std::int64_t n, F&& f) {
   });
 }
 
-/// Waits until the counter has the value; what was written before pass_turn() set it can then be read. Spins a little, then lets others run: the thread
-/// that is waited for may have lost its core.
+/// Waits until the counter has the value; what was written before pass_turn() set it can then be read. Spins a little,
+/// then lets others run: the thread that is waited for may have lost its core.
 void wait_for(std::int32_t& counter, std::int32_t value);
 /// counter = value, for those who wait for it.
 void pass_turn(std::int32_t& counter, std::int32_t value);
 
-/// A spinning thread burns the core a neighbour needs: makes OpenMP threads spin a bounded time only. The OpenMP run-time reads its environment before
-/// main(), so this sets it and re-executes the program once; a setting of the user's own is left alone.
+/// A spinning thread burns the core a neighbour needs: makes OpenMP threads spin a bounded time only. The OpenMP
+/// run-time reads its environment before main(), so this sets it and re-executes the program once; a setting of the
+/// user's own is left alone.
 void bound_thread_spin(char** argv);
 
 }  // namespace nsa

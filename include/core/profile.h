@@ -1,4 +1,5 @@
-// Where the time goes: one entry per op, filled at the dispatch seam while Device::profile is set (nsa bench), nothing otherwise.
+// Where the time goes: one entry per op, filled at the dispatch seam while Device::profile is set (nsa bench), nothing
+// otherwise.
 #pragma once
 
 #include <chrono>
@@ -16,7 +17,8 @@ struct Profile {
   std::map<std::string, Entry> ops;  ///< by op name
 };
 
-/// Adds the time from construction to destruction, and `bytes`, to `profile` under `name`; does nothing without a profile.
+/// Adds the time from construction to destruction, and `bytes`, to `profile` under `name`; does nothing without a
+/// profile.
 class OpTimer {
  public:
   OpTimer(Profile* profile, const char* name, double bytes) : profile_(profile), name_(name), bytes_(bytes) {

@@ -1,5 +1,5 @@
-// Random numbers as a pure function of (seed, stream, index): no state to save, the same on every machine, any element can be drawn alone, and a tensor's
-// initial values do not depend on which other tensors the model has.
+// Random numbers as a pure function of (seed, stream, index): no state to save, the same on every machine, any element
+// can be drawn alone, and a tensor's initial values do not depend on which other tensors the model has.
 #pragma once
 
 #include <cmath>
@@ -36,7 +36,8 @@ struct Rng {
   }
 };
 
-/// out[i - first] = std * rng.normal(i) for i in [first, last), four times faster. Rounded to float, one in millions may differ by its last bit.
+/// out[i - first] = std * rng.normal(i) for i in [first, last), four times faster. Rounded to float, one in millions
+/// may differ by its last bit.
 void fill_normal(const Rng& rng, double std, std::int64_t first, std::int64_t last, float* out);
 
 }  // namespace nsa

@@ -1,5 +1,5 @@
-// The safetensors file format: 8-byte little-endian header length, JSON header {name: {dtype, shape, data_offsets}, "__metadata__": {str: str}}, bytes.
-// https://github.com/huggingface/safetensors (format described in its README).
+// The safetensors file format: 8-byte little-endian header length, JSON header {name: {dtype, shape, data_offsets},
+// "__metadata__": {str: str}}, bytes. https://github.com/huggingface/safetensors (format described in its README).
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,10 @@
 
 namespace nsa {
 
-/// A file opened for reading: mapped, so tensors are views into it and live as long as this object. Every offset and shape is checked when opening:
-/// overlapping, out-of-file, misaligned or wrong-sized entries are one clear sentence with the path and the tensor's name. F32, BF16 and I32 are read; a scalar
-/// has the shape (1). The tensors are read-only memory: writing to one is a segmentation fault.
+/// A file opened for reading: mapped, so tensors are views into it and live as long as this object. Every offset and
+/// shape is checked when opening: overlapping, out-of-file, misaligned or wrong-sized entries are one clear sentence
+/// with the path and the tensor's name. F32, BF16 and I32 are read; a scalar has the shape (1). The tensors are
+/// read-only memory: writing to one is a segmentation fault.
 class SafetensorsReader {
  public:
   explicit SafetensorsReader(const std::string& path);
@@ -43,10 +44,12 @@ struct NamedTensor {
   std::string name;
   Tensor tensor;
 };
-/// Streams a file without a copy of the model in memory: header, padded so that the data starts at a multiple of 64, then the tensors' bytes in the given
-/// order (4-byte types before 2-byte ones; no gaps, as the format demands). `on_bytes` sees everything written, in order (for checksums). fsyncs before it
-/// returns. Throws with the path on any write error (disk full, ...); the half-written file is removed.
-void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors, const std::map<std::string, std::string>& metadata,
+/// Streams a file without a copy of the model in memory: header, padded so that the data starts at a multiple of 64,
+/// then the tensors' bytes in the given order (4-byte types before 2-byte ones; no gaps, as the format demands).
+/// `on_bytes` sees everything written, in order (for checksums). fsyncs before it returns. Throws with the path on any
+/// write error (disk full, ...); the half-written file is removed.
+void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
+                       const std::map<std::string, std::string>& metadata,
                        const std::function<void(const void*, std::size_t)>& on_bytes = {});
 
 }  // namespace nsa

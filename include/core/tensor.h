@@ -1,5 +1,6 @@
-// A tensor is a view: pointer, type, dims. It owns nothing (memory belongs to an Arena), is contiguous and row-major, and is passed by const
-// reference: the constness is of the view, not of the elements. `Out`, `InOut`, `Saved`, `In` in an op's signature say what happens to those.
+// A tensor is a view: pointer, type, dims. It owns nothing (memory belongs to an Arena), is contiguous and row-major,
+// and is passed by const reference: the constness is of the view, not of the elements. `Out`, `InOut`, `Saved`, `In` in
+// an op's signature say what happens to those.
 #pragma once
 
 #include <array>
@@ -59,7 +60,8 @@ struct Tensor {
   /// The elements. A wrong T is a programming error and throws.
   template <class T>
   T* as() const {
-    NSA_CHECK(dtype == dtype_of<T>::value, "tensor: read as {}, stored as {}", name_of(dtype_of<T>::value), name_of(dtype));
+    NSA_CHECK(dtype == dtype_of<T>::value, "tensor: read as {}, stored as {}", name_of(dtype_of<T>::value),
+              name_of(dtype));
     return static_cast<T*>(data);
   }
   float* f32() const { return as<float>(); }
@@ -76,7 +78,8 @@ struct Tensor {
     Shape dims{end - begin};
     for (int i = 1; i < shape.rank(); ++i) dims.push_back(shape[i]);
     const std::int64_t row = dim(0) ? numel() / dim(0) : 0;
-    return {data ? static_cast<char*>(data) + static_cast<std::size_t>(begin * row) * bytes_of(dtype) : nullptr, dtype, dims};
+    return {data ? static_cast<char*>(data) + static_cast<std::size_t>(begin * row) * bytes_of(dtype) : nullptr, dtype,
+            dims};
   }
 };
 

@@ -18,7 +18,8 @@ std::string now_utc();
 /// 12,345,678
 std::string grouped(std::int64_t n);
 
-/// Rows of cells as lines: columns padded to their widest cell, the first left-aligned, all others right-aligned; `title` and `head` may be empty.
+/// Rows of cells as lines: columns padded to their widest cell, the first left-aligned, all others right-aligned;
+/// `title` and `head` may be empty.
 struct Table {
   std::string title;
   std::vector<std::string> head;

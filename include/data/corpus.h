@@ -1,5 +1,6 @@
-// Text for tokenizers: plain text and JSONL with "text", both also .gz / .zst (recognised by content), from files, folders and globs. Streams: memory is
-// bounded by one piece of plain text (64 MiB at most, 256 KiB usually) or one JSONL line, whatever the size of the corpus.
+// Text for tokenizers: plain text and JSONL with "text", both also .gz / .zst (recognised by content), from files,
+// folders and globs. Streams: memory is bounded by one piece of plain text (64 MiB at most, 256 KiB usually) or one
+// JSONL line, whatever the size of the corpus.
 #pragma once
 
 #include <cstddef>
@@ -12,13 +13,17 @@
 
 namespace nsa {
 
-enum class TextFormat { automatic, text, jsonl };  ///< automatic: .jsonl, .ndjson (before .gz, .zst) are JSONL, everything else is plain text
-enum class OnBad { fail, skip };                   ///< what to do with a line that is not UTF-8 or not JSON with a "text" string
+enum class TextFormat {
+  automatic,
+  text,
+  jsonl
+};  ///< automatic: .jsonl, .ndjson (before .gz, .zst) are JSONL, everything else is plain text
+enum class OnBad { fail, skip };  ///< what to do with a line that is not UTF-8 or not JSON with a "text" string
 
 struct CorpusOptions {
   TextFormat format = TextFormat::automatic;
-  /// Plain text: a line that is exactly this (without its line end) separates documents; blank_lines: every run of empty lines does. Neither: one file is one
-  /// document.
+  /// Plain text: a line that is exactly this (without its line end) separates documents; blank_lines: every run of
+  /// empty lines does. Neither: one file is one document.
   std::string separator;
   bool blank_lines = false;
   OnBad on_bad = OnBad::fail;
@@ -26,7 +31,8 @@ struct CorpusOptions {
   std::function<std::size_t(std::string_view text, std::size_t at)> cut;
 };
 
-/// A JSONL line as it stands (parse_line makes a document of it, in another thread if need be), or a piece of a plain-text document, valid UTF-8.
+/// A JSONL line as it stands (parse_line makes a document of it, in another thread if need be), or a piece of a
+/// plain-text document, valid UTF-8.
 struct CorpusPiece {
   std::string data;
   bool is_json = false;
@@ -35,19 +41,22 @@ struct CorpusPiece {
   std::int64_t line = 0;  ///< from 1: where it begins
 };
 
-/// The "text" of a JSONL line. False, with the reason in `why`, when the line is not JSON, not UTF-8, or has no string "text".
+/// The "text" of a JSONL line. False, with the reason in `why`, when the line is not JSON, not UTF-8, or has no string
+/// "text".
 bool parse_line(std::string_view line, std::string& text, std::string& why);
 
 class Corpus {
  public:
-  /// `inputs`: files, folders (every file below, sorted, hidden ones left out) and globs. Throws naming an input that does not exist or holds nothing.
+  /// `inputs`: files, folders (every file below, sorted, hidden ones left out) and globs. Throws naming an input that
+  /// does not exist or holds nothing.
   Corpus(const std::vector<std::string>& inputs, CorpusOptions options);
   ~Corpus();
 
   /// The next piece in the order of the inputs. False at the end. Throws naming file and line.
   bool next(CorpusPiece& piece);
 
-  /// Reports a bad line: throws "FILE:LINE: why" or counts it, as the options say. next() does so itself for plain text; callers of parse_line do for JSONL.
+  /// Reports a bad line: throws "FILE:LINE: why" or counts it, as the options say. next() does so itself for plain
+  /// text; callers of parse_line do for JSONL.
   void bad(std::size_t file, std::int64_t line, const std::string& why);
 
   const std::vector<std::string>& files() const { return files_; }

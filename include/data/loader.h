@@ -1,6 +1,7 @@
-// Batches. A shard holds floor((tokens-1)/T) sequences of T+1 tokens (neighbours share one token); every sequence is visited once per epoch in a seeded
-// permutation. The whole state is one number, the global sequence index: sequence g is element g % S of the permutation of epoch g / S. It does not depend on
-// the micro-batch or on the number of ranks, so a run resumes with others.
+// Batches. A shard holds floor((tokens-1)/T) sequences of T+1 tokens (neighbours share one token); every sequence is
+// visited once per epoch in a seeded permutation. The whole state is one number, the global sequence index: sequence g
+// is element g % S of the permutation of epoch g / S. It does not depend on the micro-batch or on the number of ranks,
+// so a run resumes with others.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ class Permutation {
 /// A set of shards seen as sequences.
 class TokenData {
  public:
-  /// Throws one sentence when nothing matches, a shard is bad, its side-car names another vocabulary, or no shard holds a single sequence.
+  /// Throws one sentence when nothing matches, a shard is bad, its side-car names another vocabulary, or no shard holds
+  /// a single sequence.
   TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size);
   std::int64_t T() const { return T_; }
   std::int64_t sequences() const { return first_.back(); }
@@ -48,7 +50,8 @@ class TokenData {
 class Loader {
  public:
   Loader(const TokenData& data, std::uint64_t seed) : data_(data), seed_(seed) {}
-  /// Sequences position .. position+B-1 in visiting order (seeded): inputs (B,T), targets (B,T) shifted by one. Crosses epochs.
+  /// Sequences position .. position+B-1 in visiting order (seeded): inputs (B,T), targets (B,T) shifted by one. Crosses
+  /// epochs.
   void batch(std::int64_t position, std::int64_t B, std::int32_t* inputs, std::int32_t* targets) const;
   /// The sequence behind a global index.
   std::int64_t sequence_at(std::int64_t position) const;

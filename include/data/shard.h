@@ -1,9 +1,12 @@
-// Token shards: files of token ids, mapped read-only. Written: llm.c's layout. Read: that, its uint32 variant, headerless uint16 (nanoGPT), BIN.TOK (LLM.Q).
+// Token shards: files of token ids, mapped read-only. Written: llm.c's layout. Read: that, its uint32 variant,
+// headerless uint16 (nanoGPT), BIN.TOK (LLM.Q).
 //
-//   llm.c uint16: int32 header[256] = {20240520, 1, count, 0...}, then count uint16        uint32 variant: {20240801, 7, count, ...}, then uint32
-//   BIN.TOK: 1024 bytes = "BIN.TOK\n", int32 {version 1 or 2, bytes per token = 4, count, and in version 2: vocabulary, has_mask}, then uint32 (then the mask,
-//   which is skipped). As LLM.Q's data loader reads it and its tokenize_data.py writes it.
-// A side-car SHARD.json ("x_000000.bin.json") says {tokenizer, tokenizer_hash, vocab_size, eot, documents, text_bytes, tokens}; foreign shards may lack it.
+//   llm.c uint16: int32 header[256] = {20240520, 1, count, 0...}, then count uint16        uint32 variant: {20240801,
+//   7, count, ...}, then uint32 BIN.TOK: 1024 bytes = "BIN.TOK\n", int32 {version 1 or 2, bytes per token = 4, count,
+//   and in version 2: vocabulary, has_mask}, then uint32 (then the mask, which is skipped). As LLM.Q's data loader
+//   reads it and its tokenize_data.py writes it.
+// A side-car SHARD.json ("x_000000.bin.json") says {tokenizer, tokenizer_hash, vocab_size, eot, documents, text_bytes,
+// tokens}; foreign shards may lack it.
 #pragma once
 
 #include <cstddef>
@@ -33,7 +36,8 @@ std::string side_car_of(const std::string& shard);
 
 class Shard {
  public:
-  /// Maps the file, finds its layout, checks header against size. Throws one sentence (missing, empty, truncated, foreign).
+  /// Maps the file, finds its layout, checks header against size. Throws one sentence (missing, empty, truncated,
+  /// foreign).
   explicit Shard(const std::string& path);
   ~Shard();
   Shard(Shard&&) noexcept;
@@ -61,9 +65,10 @@ class Shard {
   std::optional<ShardInfo> info_;
 };
 
-/// Writes shards PREFIX_000000.bin, ... of at most `max_tokens` each with their side-cars; uint16 when vocab_size <= 65536, else uint32. Everything is written
-/// under temporary names; finish() renames all, so that a run that fails or is interrupted leaves nothing. A document may span shards: it is counted in the
-/// shard that holds its eot, and its bytes where they are. Every error names the path and the reason.
+/// Writes shards PREFIX_000000.bin, ... of at most `max_tokens` each with their side-cars; uint16 when vocab_size <=
+/// 65536, else uint32. Everything is written under temporary names; finish() renames all, so that a run that fails or
+/// is interrupted leaves nothing. A document may span shards: it is counted in the shard that holds its eot, and its
+/// bytes where they are. Every error names the path and the reason.
 class ShardWriter {
  public:
   /// Throws when the folder cannot be written or shards of this prefix exist already.
@@ -72,9 +77,10 @@ class ShardWriter {
   ShardWriter(const ShardWriter&) = delete;
   ShardWriter& operator=(const ShardWriter&) = delete;
 
-  void document(const std::vector<std::int32_t>& tokens, std::int64_t text_bytes);  ///< the whole of one: append, then end_document
-  void append(const std::vector<std::int32_t>& tokens, std::int64_t text_bytes);    ///< a part of one
-  void end_document();                                                              ///< adds eot
+  void document(const std::vector<std::int32_t>& tokens,
+                std::int64_t text_bytes);  ///< the whole of one: append, then end_document
+  void append(const std::vector<std::int32_t>& tokens, std::int64_t text_bytes);  ///< a part of one
+  void end_document();                                                            ///< adds eot
   void finish();
   std::int64_t tokens() const { return total_.tokens; }
   std::int64_t documents() const { return total_.documents; }

@@ -1,4 +1,5 @@
-// Text <-> tokens. "bytes": token = byte value, end of text = 256, vocabulary 257. Otherwise a sentencepiece BPE model with byte fallback.
+// Text <-> tokens. "bytes": token = byte value, end of text = 256, vocabulary 257. Otherwise a sentencepiece BPE model
+// with byte fallback.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +11,15 @@
 
 namespace nsa {
 
-/// Name of the piece that separates documents in models made by train_tokenizer; its type is "control", so no text can produce it.
+/// Name of the piece that separates documents in models made by train_tokenizer; its type is "control", so no text can
+/// produce it.
 inline constexpr const char* kEotPiece = "<eot>";
 
 class Tokenizer {
  public:
-  /// "bytes" or the path of a sentencepiece model. Throws naming the path when it cannot be read, is not a sentencepiece model, has no byte fallback or
-  /// end-of-text piece, or is not lossless (normalisation, dummy prefix, removal of spaces).
+  /// "bytes" or the path of a sentencepiece model. Throws naming the path when it cannot be read, is not a
+  /// sentencepiece model, has no byte fallback or end-of-text piece, or is not lossless (normalisation, dummy prefix,
+  /// removal of spaces).
   static Tokenizer open(const std::string& spec);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
@@ -26,13 +29,15 @@ class Tokenizer {
   std::int32_t eot() const;         ///< separates documents
   std::uint64_t hash() const;       ///< XXH3 of the model file ("bytes": of that word); shards remember it
   const std::string& spec() const;  ///< what open() was given
-  /// Appends the tokens of `text`, without eot. decode(encode(x)) == x for any bytes (bytes that are not UTF-8 become byte tokens). Thread-safe.
+  /// Appends the tokens of `text`, without eot. decode(encode(x)) == x for any bytes (bytes that are not UTF-8 become
+  /// byte tokens). Thread-safe.
   void encode(std::string_view text, std::vector<std::int32_t>& out) const;
   std::vector<std::int32_t> encode(std::string_view text) const;
   /// Text of tokens; eot and other control tokens decode to nothing. decode(a + b) == decode(a) + decode(b).
   std::string decode(const std::vector<std::int32_t>& tokens) const;
-  /// Largest p <= at, p < text.size(), with encode(text) == encode(text[0,p)) + encode(text[p,..)) whatever follows; 0 when there is none. This is what lets
-  /// one huge document be encoded in parallel without changing a token: no piece of the vocabulary joins the two bytes around p.
+  /// Largest p <= at, p < text.size(), with encode(text) == encode(text[0,p)) + encode(text[p,..)) whatever follows; 0
+  /// when there is none. This is what lets one huge document be encoded in parallel without changing a token: no piece
+  /// of the vocabulary joins the two bytes around p.
   std::size_t cut(std::string_view text, std::size_t at) const;
 
  private:
@@ -41,7 +46,8 @@ class Tokenizer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Text that arrives token by token, for streaming: returns what can be printed now and keeps an unfinished UTF-8 sequence for later.
+/// Text that arrives token by token, for streaming: returns what can be printed now and keeps an unfinished UTF-8
+/// sequence for later.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}

@@ -1,4 +1,5 @@
-// Benchmarks: median time of many runs, useful FLOPs (model/flops.h) per second, and the share of the FMA peak and memory bandwidth measured in the same run.
+// Benchmarks: median time of many runs, useful FLOPs (model/flops.h) per second, and the share of the FMA peak and
+// memory bandwidth measured in the same run.
 #pragma once
 
 #include <cstdint>
@@ -15,18 +16,21 @@ struct BenchRow {
   double ms = 0;      ///< per step
   double calls = 0;   ///< per step
   double gflop = 0;   ///< useful, per step; 0: not counted
-  double gbytes = 0;  ///< per step, of the tensors its calls were given, each once: the least that must move when nothing stays in a cache
+  double gbytes = 0;  ///< per step, of the tensors its calls were given, each once: the least that must move when
+                      ///< nothing stays in a cache
 };
 
 struct TrainBench {
   double ms_best = 0, ms_median = 0;
   double tokens = 0, gflop = 0, gbytes = 0;  ///< per step
-  std::vector<BenchRow> ops;                 ///< sorted by time; the last row is what no op accounts for, so that all add up to the profiled step
+  std::vector<BenchRow>
+      ops;  ///< sorted by time; the last row is what no op accounts for, so that all add up to the profiled step
   double ms_profiled = 0;
   Peak peak;
 };
 
-/// Whole optimizer steps of a config on random tokens: `repeat` timed ones after one to warm up, one more with the profile on.
+/// Whole optimizer steps of a config on random tokens: `repeat` timed ones after one to warm up, one more with the
+/// profile on.
 TrainBench bench_train(const Config& config, int threads, int repeat);
 
 struct AttentionSizes {
@@ -41,11 +45,13 @@ struct AttentionBench {
   std::vector<BenchRow> ops;
 };
 
-/// The attention ops alone (no projections), one sequence of random q, k, v: forward, and backward when asked. For "nsa" this is the compression branch, scores
-/// and selection, selected branch, window branch and gates; compressing keys and values is part of it.
+/// The attention ops alone (no projections), one sequence of random q, k, v: forward, and backward when asked. For
+/// "nsa" this is the compression branch, scores and selection, selected branch, window branch and gates; compressing
+/// keys and values is part of it.
 std::vector<AttentionBench> bench_attention(const AttentionSizes& sizes, bool backward, int threads, int repeat);
 
-/// FLOPs of the operations useful in attention: forward, backward = 2 x forward (dP, dV, dK, dQ; recomputing the scores counts nothing).
+/// FLOPs of the operations useful in attention: forward, backward = 2 x forward (dP, dV, dK, dQ; recomputing the scores
+/// counts nothing).
 double attention_gflop(const AttentionSizes& sizes);
 
 }  // namespace nsa

@@ -1,4 +1,5 @@
-// Text from a model, one token at a time. The prefix is recomputed for every token (no cache yet): fine for samples, slow for long texts.
+// Text from a model, one token at a time. The prefix is recomputed for every token (no cache yet): fine for samples,
+// slow for long texts.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +13,21 @@
 namespace nsa {
 
 struct GenerateOptions {
-  std::int64_t tokens = 128;   ///< at most; an end-of-text token ends earlier
-  double temperature = 0.8;    ///< 0: the likeliest token
-  std::int64_t top_k = 0;      ///< 0: all
-  double top_p = 1.0;          ///< nucleus: the smallest set of likeliest tokens that holds this probability
+  std::int64_t tokens = 128;  ///< at most; an end-of-text token ends earlier
+  double temperature = 0.8;   ///< 0: the likeliest token
+  std::int64_t top_k = 0;     ///< 0: all
+  double top_p = 1.0;         ///< nucleus: the smallest set of likeliest tokens that holds this probability
   std::uint64_t seed = 1;
 };
 
-/// Draws from logits (V floats, only the first `vocab` of them: a model may have more rows than the tokenizer has tokens). `index` is the draw's number.
+/// Draws from logits (V floats, only the first `vocab` of them: a model may have more rows than the tokenizer has
+/// tokens). `index` is the draw's number.
 std::int32_t draw(const float* logits, std::int64_t vocab, const GenerateOptions& options, std::int64_t index);
 
-/// The continuation of `prompt` (empty: the start of a document). Sees the last max_T tokens. `stream`, if given, gets the text piece by piece.
-std::string generate(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, const std::string& prompt, std::int64_t max_T, const GenerateOptions& options,
+/// The continuation of `prompt` (empty: the start of a document). Sees the last max_T tokens. `stream`, if given, gets
+/// the text piece by piece.
+std::string generate(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, const std::string& prompt,
+                     std::int64_t max_T, const GenerateOptions& options,
                      const std::function<void(std::string_view)>& stream = {});
 
 }  // namespace nsa

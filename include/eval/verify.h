@@ -10,20 +10,21 @@ namespace nsa {
 /// One tensor compared with the file.
 struct VerifyRow {
   std::string name;
-  double error = 0;          ///< relative RMS error |got - want| / |want|; `selected`: share of differing slots that are no tie
+  double error = 0;  ///< relative RMS error |got - want| / |want|; `selected`: share of differing slots that are no tie
   double tolerance = 0;
-  std::string worst;         ///< "[0, 3, 17]: got 0.1234, expected 0.1235"
+  std::string worst;  ///< "[0, 3, 17]: got 0.1234, expected 0.1235"
   std::string note;
   bool ok() const { return error <= tolerance; }
 };
 
 struct VerifyReport {
-  std::string kind;          ///< "attention_layer" or "model"
+  std::string kind;  ///< "attention_layer" or "model"
   std::vector<VerifyRow> rows;
   bool ok() const;
 };
 
-/// Runs the layer or model a golden file describes on the CPU in float32 and compares every tensor it holds. Sizes are whatever the file says.
+/// Runs the layer or model a golden file describes on the CPU in float32 and compares every tensor it holds. Sizes are
+/// whatever the file says.
 VerifyReport verify(const std::string& path, int threads);
 
 }  // namespace nsa

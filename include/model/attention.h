@@ -12,7 +12,8 @@ struct BatchShape {
   std::int64_t N() const { return B * T; }
 };
 
-/// Optional RMSNorm over the head dimension: q (B,T,H,D) seen as rows of D. Absent (w == nullptr): nothing is taken and nothing happens.
+/// Optional RMSNorm over the head dimension: q (B,T,H,D) seen as rows of D. Absent (w == nullptr): nothing is taken and
+/// nothing happens.
 struct HeadNorm {
   Norm norm;
   struct Saved {

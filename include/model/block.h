@@ -15,8 +15,8 @@ struct Block {
   struct Saved {
     Tensor h_attn, rstd_attn;  // (N,C) normed block input, (N)
     std::variant<FullAttention::Saved, NsaAttention::Saved> attention;
-    Tensor x_mid;              // (N,C)
-    Tensor h_mlp, rstd_mlp;    // (N,C), (N)
+    Tensor x_mid;            // (N,C)
+    Tensor h_mlp, rstd_mlp;  // (N,C), (N)
     Mlp::Saved mlp;
     /// null for full attention
     const NsaAttention::Saved* nsa() const { return std::get_if<NsaAttention::Saved>(&attention); }
@@ -24,7 +24,8 @@ struct Block {
 
   static Block declare(Params& params, const std::string& prefix, const ModelConfig& model);
   Saved take(Device& dev, BatchShape batch) const;
-  /// Fills Saved from the block input x (N,C). Filling it again from the same x gives the same bits: that is recomputation.
+  /// Fills Saved from the block input x (N,C). Filling it again from the same x gives the same bits: that is
+  /// recomputation.
   void fill(Device& dev, const Saved& s, In x, In rope) const;
   /// x_out (N,C) from a filled Saved
   void output(Device& dev, Out x_out, const Saved& s) const;

@@ -1,5 +1,6 @@
-// Useful FLOPs (a multiply-add counts 2), the numerator of every "share of peak" here. Per token: 2 per matrix weight forward, 4 backward; attention counts the
-// keys a query really sees; nothing for recomputation, norms, softmax or the score pass that only selects. docs/flops.md has the formulae.
+// Useful FLOPs (a multiply-add counts 2), the numerator of every "share of peak" here. Per token: 2 per matrix weight
+// forward, 4 backward; attention counts the keys a query really sees; nothing for recomputation, norms, softmax or the
+// score pass that only selects. docs/flops.md has the formulae.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// The language model: embedding, L blocks, final norm, head. Written once over the op list; nothing here knows the backend (DESIGN law 2).
+// The language model: embedding, L blocks, final norm, head. Written once over the op list; nothing here knows the
+// backend (DESIGN law 2).
 #pragma once
 
 #include <functional>
@@ -8,7 +9,8 @@
 
 namespace nsa {
 
-/// Keep every block's activations for backward, or only its input and fill them again: same bits, less memory, one more forward.
+/// Keep every block's activations for backward, or only its input and fill them again: same bits, less memory, one more
+/// forward.
 enum class Recompute : int { none, block };
 
 /// Called with each block's Saved right after it was filled (diagnostics: mean gates; verification: selected blocks).
@@ -16,8 +18,9 @@ using LookAtBlock = std::function<void(std::int64_t layer, const Block::Saved&)>
 
 class Gpt {
  public:
-  /// Declares the parameters, takes their slabs and the RoPE table for sequences of up to `max_T` tokens from dev.params. With a planning dev.params only bytes
-  /// are counted. Weights are whatever the slab holds (zeros) until params().initialise() or load_tensors().
+  /// Declares the parameters, takes their slabs and the RoPE table for sequences of up to `max_T` tokens from
+  /// dev.params. With a planning dev.params only bytes are counted. Weights are whatever the slab holds (zeros) until
+  /// params().initialise() or load_tensors().
   Gpt(Device& dev, const ModelConfig& config, std::int64_t max_T, Params::With with);
   Gpt(const Gpt&) = delete;  // layers point at params_
   Gpt& operator=(const Gpt&) = delete;
@@ -26,13 +29,16 @@ class Gpt {
   Params& params() { return params_; }
   const Params& params() const { return params_; }
 
-  /// Forward and backward of one micro-batch. losses (B*T); tokens, targets (B,T) i32; adds scale * d(sum of losses)/dw into every gradient.
-  void train(Device& dev, Out losses, In tokens, In targets, float scale, Recompute recompute, const LookAtBlock& look = {}) const;
+  /// Forward and backward of one micro-batch. losses (B*T); tokens, targets (B,T) i32; adds scale * d(sum of losses)/dw
+  /// into every gradient.
+  void train(Device& dev, Out losses, In tokens, In targets, float scale, Recompute recompute,
+             const LookAtBlock& look = {}) const;
   /// Forward only: losses (B*T).
   void evaluate(Device& dev, Out losses, In tokens, In targets) const;
   /// Forward only: logits of all positions, (B*T, V). For tests and verification: B*T*V floats at once.
   void logits(Device& dev, Out logits, In tokens, const LookAtBlock& look = {}) const;
-  /// Forward only: logits (1,V) of position t of tokens (1,T). What stands after t does not matter (attention is causal): callers may pad.
+  /// Forward only: logits (1,V) of position t of tokens (1,T). What stands after t does not matter (attention is
+  /// causal): callers may pad.
   void next_logits(Device& dev, Out logits, In tokens, std::int64_t t) const;
 
  private:

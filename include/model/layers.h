@@ -1,4 +1,5 @@
-// The small layers: a parameter or two and the ops that use them. Every backward overwrites d<input> (unless a Write says otherwise) and adds into Param::grad.
+// The small layers: a parameter or two and the ops that use them. Every backward overwrites d<input> (unless a Write
+// says otherwise) and adds into Param::grad.
 #pragma once
 
 #include "model/params.h"
@@ -9,7 +10,9 @@ namespace nsa {
 /// y (N,O) = x (N,I) w (O,I)^T
 struct Linear {
   Param* w = nullptr;
-  void forward(Device& dev, Out y, In x, Write mode = Write::overwrite) const { op::matmul_forward(dev, y, x, w->w, mode); }
+  void forward(Device& dev, Out y, In x, Write mode = Write::overwrite) const {
+    op::matmul_forward(dev, y, x, w->w, mode);
+  }
   /// dx (N,I) = [dx +] dy w; w.grad += dy^T x
   void backward(Device& dev, Out dx, In dy, In x, Write mode = Write::overwrite) const {
     op::matmul_backward_weight(dev, w->grad, dy, x);

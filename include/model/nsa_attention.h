@@ -27,22 +27,23 @@ struct NsaAttention {
   CompressorParams compress_k, compress_v;
 
   struct Saved {
-    Tensor q;                          // (B,T,H,Dk) rotated
-    Tensor k_cmp, v_cmp;               // (B,T,Hkv,D): what is compressed (rotated only with rope_before_compress)
-    Tensor k_slc, v_slc, k_win, v_win; // (B,T,Hkv,D), keys rotated; with shared_kv some of these are the same buffers
-    Tensor kc, vc;                     // (B,Tc,Hkv,D) compressed keys (rotated) and values
-    Tensor hidden_k, hidden_v;         // pre-activations of the "mlp" compressor
-    Tensor o_cmp, o_slc, o_win, o;     // (B,T,H,Dv)
-    Tensor lse_cmp, lse_slc, lse_win;  // (B,T,H)
-    Tensor selected;                   // (B,Hkv,T,n) i32
-    Tensor gates;                      // (N,H,3)
+    Tensor q;                           // (B,T,H,Dk) rotated
+    Tensor k_cmp, v_cmp;                // (B,T,Hkv,D): what is compressed (rotated only with rope_before_compress)
+    Tensor k_slc, v_slc, k_win, v_win;  // (B,T,Hkv,D), keys rotated; with shared_kv some of these are the same buffers
+    Tensor kc, vc;                      // (B,Tc,Hkv,D) compressed keys (rotated) and values
+    Tensor hidden_k, hidden_v;          // pre-activations of the "mlp" compressor
+    Tensor o_cmp, o_slc, o_win, o;      // (B,T,H,Dv)
+    Tensor lse_cmp, lse_slc, lse_win;   // (B,T,H)
+    Tensor selected;                    // (B,Hkv,T,n) i32
+    Tensor gates;                       // (N,H,3)
     HeadNorm::Saved q_norm, k_norm_cmp, k_norm_slc, k_norm_win;
   };
 
   static NsaAttention declare(Params& params, const std::string& prefix, const ModelConfig& model);
   Saved take(Device& dev, BatchShape batch) const;
   void fill(Device& dev, const Saved& s, In x, In rope) const;
-  /// The two halves of fill(): everything up to `selected`, and what follows from it. Verification puts given indices between them.
+  /// The two halves of fill(): everything up to `selected`, and what follows from it. Verification puts given indices
+  /// between them.
   void fill_selected(Device& dev, const Saved& s, In x, In rope) const;
   void fill_rest(Device& dev, const Saved& s) const;
   void output(Device& dev, Out y, const Saved& s) const { o_proj.forward(dev, y, as_rows(s.o)); }

@@ -6,14 +6,18 @@
 #include "core/profile.h"
 
 #ifdef NSA_WITH_CUDA
-#define NSA_BACKEND(dev, name, ...) ((dev).where == ::nsa::Where::cuda ? ::nsa::cuda::name((dev), __VA_ARGS__) : ::nsa::cpu::name((dev), __VA_ARGS__))
-#else
 #define NSA_BACKEND(dev, name, ...) \
-  ((dev).where == ::nsa::Where::cuda ? ::nsa::fail("{}: this binary was built without CUDA; use device=cpu", #name) : ::nsa::cpu::name((dev), __VA_ARGS__))
+  ((dev).where == ::nsa::Where::cuda ? ::nsa::cuda::name((dev), __VA_ARGS__) : ::nsa::cpu::name((dev), __VA_ARGS__))
+#else
+#define NSA_BACKEND(dev, name, ...)                                                                                 \
+  ((dev).where == ::nsa::Where::cuda ? ::nsa::fail("{}: this binary was built without CUDA; use device=cpu", #name) \
+                                     : ::nsa::cpu::name((dev), __VA_ARGS__))
 #endif
 
-#define NSA_DISPATCH(dev, name, ...) \
-  ::nsa::dispatch((dev), #name, [](::nsa::Device& device, const auto&... arguments) { NSA_BACKEND(device, name, arguments...); }, __VA_ARGS__)
+#define NSA_DISPATCH(dev, name, ...)                                                                                \
+  ::nsa::dispatch((dev), #name,                                                                                     \
+                  [](::nsa::Device& device, const auto&... arguments) { NSA_BACKEND(device, name, arguments...); }, \
+                  __VA_ARGS__)
 
 namespace nsa {
 

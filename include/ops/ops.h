@@ -1,4 +1,5 @@
-// What model code calls: op::NAME(device, outputs, saved, inputs, scalars). Shapes are checked here, once (law 4); backends do not check again.
+// What model code calls: op::NAME(device, outputs, saved, inputs, scalars). Shapes are checked here, once (law 4);
+// backends do not check again.
 #pragma once
 
 #include "core/device.h"

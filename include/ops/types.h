@@ -6,9 +6,9 @@ namespace nsa {
 /// One AdamW step; everything that depends on the step number is already in it.
 struct AdamWStep {
   float lr = 0, beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f, weight_decay = 0;
-  float grad_scale = 1;    ///< clip factor: min(1, clip / (norm + 1e-6))
-  float m_scale = 1;       ///< 1 / (1 - beta1^t)
-  float v_scale = 1;       ///< 1 / (1 - beta2^t)
+  float grad_scale = 1;  ///< clip factor: min(1, clip / (norm + 1e-6))
+  float m_scale = 1;     ///< 1 / (1 - beta1^t)
+  float v_scale = 1;     ///< 1 / (1 - beta2^t)
 };
 
 }  // namespace nsa

@@ -1,5 +1,5 @@
-// The numbers of a report: one row per quantity, one column per group, differences from the first group paired by seed, and what a reader has to know about
-// them.
+// The numbers of a report: one row per quantity, one column per group, differences from the first group paired by seed,
+// and what a reader has to know about them.
 #pragma once
 
 #include <string>
@@ -26,9 +26,11 @@ struct ConfigDifference {
 
 struct Comparison {
   std::vector<Group> groups;
-  std::vector<Row> rows;  ///< rows[0] is the one that decides: validation loss, or smoothed training loss without validation
+  std::vector<Row>
+      rows;  ///< rows[0] is the one that decides: validation loss, or smoothed training loss without validation
   std::vector<ConfigDifference> config;
-  std::vector<std::string> notes;   ///< sentences: runs of different length, still running, lines that could not be read, ...
+  std::vector<std::string>
+      notes;  ///< sentences: runs of different length, still running, lines that could not be read, ...
   double compared_step = kMissing;  ///< the step of rows[0]
   double half_life = 0;             ///< of the EMA, steps
 };
@@ -36,7 +38,8 @@ struct Comparison {
 /// `runs` must outlive the result and be smoothed.
 Comparison compare_runs(const std::vector<Run>& runs, double half_life);
 
-/// "nsa − full: validation loss −0.0140 ± 0.0046 (95 % interval −0.0339 to 0.0059, 3 seeds), within noise": one sentence per group but the first.
+/// "nsa − full: validation loss −0.0140 ± 0.0046 (95 % interval −0.0339 to 0.0059, 3 seeds), within noise": one
+/// sentence per group but the first.
 std::vector<std::string> verdicts(const Comparison& comparison);
 
 /// The final table as text: a line of titles, then one line per row; with more than four groups one line per

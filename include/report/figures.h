@@ -13,7 +13,8 @@ Chart difference_chart(const Comparison& comparison);
 /// Gradient norm (logarithmic), with skipped steps as strokes on the axis.
 Chart norm_chart(const Comparison& comparison);
 Chart lr_chart(const Comparison& comparison);
-/// One chart per NSA branch (cmp, slc, win) of a group: mean gate of each layer, mean over seeds. Empty when the group has no gates.
+/// One chart per NSA branch (cmp, slc, win) of a group: mean gate of each layer, mean over seeds. Empty when the group
+/// has no gates.
 std::vector<Chart> gate_charts(const Group& group, int index);
 
 }  // namespace nsa

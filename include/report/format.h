@@ -8,8 +8,8 @@ namespace nsa {
 
 enum class Unit { loss, whole, count, per_second, milliseconds, seconds, bytes, flops, plain };
 
-/// "2.4512", "12,345", "12.3k", "3.20 GiB", "1:05:00", "41 ms" (core/text.h); "–" for a number that is not finite. U+2212 as minus. decimals >= 0 fixes them
-/// for Unit::loss and plain.
+/// "2.4512", "12,345", "12.3k", "3.20 GiB", "1:05:00", "41 ms" (core/text.h); "–" for a number that is not finite.
+/// U+2212 as minus. decimals >= 0 fixes them for Unit::loss and plain.
 std::string format_value(double value, Unit unit, int decimals = -1);
 /// The same with a sign, always ("+0.014"); 0 has none.
 std::string format_signed(double value, Unit unit, int decimals = -1);
@@ -19,8 +19,8 @@ struct Tick {
   double value;
   std::string text;
 };
-/// About `wanted` round values in [min, max]: 1, 2, 5 times a power of ten, or round times (s, min, h, d) for Unit::seconds. All texts of an axis have the same
-/// unit.
+/// About `wanted` round values in [min, max]: 1, 2, 5 times a power of ten, or round times (s, min, h, d) for
+/// Unit::seconds. All texts of an axis have the same unit.
 std::vector<Tick> nice_ticks(double min, double max, int wanted, Unit unit);
 /// 1, 2, 5 per decade or whole decades, whatever comes nearest to `wanted`; min > 0.
 std::vector<Tick> log_ticks(double min, double max, int wanted);

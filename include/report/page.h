@@ -1,4 +1,5 @@
-// What `nsa report` writes: report.html (one self-contained file, readable without script and network), curves.svg and curves.tsv.
+// What `nsa report` writes: report.html (one self-contained file, readable without script and network), curves.svg and
+// curves.tsv.
 #pragma once
 
 #include <string>
@@ -16,11 +17,13 @@ struct PageInfo {
 std::string report_html(const std::vector<Run>& runs, const Comparison& comparison, const PageInfo& info);
 /// Loss and difference against step, for a paper or a README.
 std::string curves_svg(const std::vector<Run>& runs, const Comparison& comparison);
-/// kind (mean, difference, val, run), group, run, seed, step, tokens, seconds, loss, low, high; tab-separated, at most about 200k lines.
+/// kind (mean, difference, val, run), group, run, seed, step, tokens, seconds, loss, low, high; tab-separated, at most
+/// about 200k lines.
 std::string curves_tsv(const std::vector<Run>& runs, const Comparison& comparison);
 
-/// Reads, compares and writes the three files into `folder`. Returns the comparison's runs through `runs`, which it refers to.
-Comparison make_report(const std::vector<RunSource>& sources, const std::string& folder, double half_life, const PageInfo& info, int threads,
-                       std::vector<Run>& runs);
+/// Reads, compares and writes the three files into `folder`. Returns the comparison's runs through `runs`, which it
+/// refers to.
+Comparison make_report(const std::vector<RunSource>& sources, const std::string& folder, double half_life,
+                       const PageInfo& info, int threads, std::vector<Run>& runs);
 
 }  // namespace nsa

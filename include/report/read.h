@@ -1,5 +1,6 @@
-// Reading runs: runs/NAME/metrics.jsonl (docs/metrics.md) and step,loss files of other programs (TSV, CSV, JSONL). Reading is tolerant: a last line that is
-// cut, null or NaN, steps written twice, a file that grows while it is read. Broken lines in the middle are passed over and counted.
+// Reading runs: runs/NAME/metrics.jsonl (docs/metrics.md) and step,loss files of other programs (TSV, CSV, JSONL).
+// Reading is tolerant: a last line that is cut, null or NaN, steps written twice, a file that grows while it is read.
+// Broken lines in the middle are passed over and counted.
 #pragma once
 
 #include <array>
@@ -17,7 +18,8 @@ inline constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 
 /// One optimizer step as written; fields not in the file are NaN.
 struct StepPoint {
-  double step = 0, tokens = kMissing, loss = kMissing, grad_norm = kMissing, lr = kMissing, ms = kMissing, seconds = kMissing;
+  double step = 0, tokens = kMissing, loss = kMissing, grad_norm = kMissing, lr = kMissing, ms = kMissing,
+         seconds = kMissing;
   double tokens_per_s = kMissing, share_of_peak = kMissing, z_loss = kMissing, z_norm = kMissing;
   bool skipped = false;
 };
@@ -36,7 +38,8 @@ struct CheckpointRecord {
 /// What a run's `run` records say (the last one wins).
 struct RunInfo {
   std::string version, commit, command, machine, date;
-  std::vector<std::pair<std::string, std::string>> config;  ///< flattened: "model.attention.type" -> "nsa"; lists as JSON text
+  std::vector<std::pair<std::string, std::string>>
+      config;  ///< flattened: "model.attention.type" -> "nsa"; lists as JSON text
   double parameters = kMissing, flops_per_token = kMissing, peak_gflops = kMissing, memory_bytes = kMissing;
   int launches = 0;
 
@@ -65,7 +68,8 @@ class MetricsReader {
   void feed(std::string_view bytes);
   /// `bytes` is the beginning of a file of `total` bytes: makes room for as many steps as that looks like.
   void expect(std::string_view bytes, double total);
-  /// The end of the file: a last line without newline counts when it is complete; sorts records of foreign files. More may be fed afterwards.
+  /// The end of the file: a last line without newline counts when it is complete; sorts records of foreign files. More
+  /// may be fed afterwards.
   void finish();
   RawRun run;
 
@@ -106,9 +110,9 @@ class MetricsReader {
   void forget_from(double first_step);
 
   char delimiter_;
-  std::string rest_;                     // an unfinished line
-  std::vector<Known> order_;             // keys in the order of the last line: files repeat them, so a lookup is one comparison
-  std::vector<Column> header_;           // columns of a TSV/CSV
+  std::string rest_;            // an unfinished line
+  std::vector<Known> order_;    // keys in the order of the last line: files repeat them, so a lookup is one comparison
+  std::vector<Column> header_;  // columns of a TSV/CSV
   std::vector<std::string_view> cells_;  // of the line at hand
   bool foreign_ = false;
   std::int64_t line_number_ = 0;

@@ -21,9 +21,11 @@ inline double scan_number(std::string_view text) {
   p += negative;
   std::uint64_t digits = 0;
   int count = 0, fraction = 0;
-  for (; p != end && *p >= '0' && *p <= '9' && count < 16; ++p, ++count) digits = digits * 10 + static_cast<std::uint64_t>(*p - '0');
+  for (; p != end && *p >= '0' && *p <= '9' && count < 16; ++p, ++count)
+    digits = digits * 10 + static_cast<std::uint64_t>(*p - '0');
   if (count && p != end && *p == '.') {
-    for (++p; p != end && *p >= '0' && *p <= '9' && count < 16; ++p, ++count, ++fraction) digits = digits * 10 + static_cast<std::uint64_t>(*p - '0');
+    for (++p; p != end && *p >= '0' && *p <= '9' && count < 16; ++p, ++count, ++fraction)
+      digits = digits * 10 + static_cast<std::uint64_t>(*p - '0');
   }
   if (p == end && count > 0 && count <= 15) {
     const double size = static_cast<double>(digits) / kPowers[fraction];
@@ -32,7 +34,8 @@ inline double scan_number(std::string_view text) {
   double value = std::numeric_limits<double>::quiet_NaN();
   if (text.empty()) return value;
   const auto result = std::from_chars(text.data(), end, value);
-  if (result.ec != std::errc() || std::any_of(result.ptr, end, [](char c) { return c != ' ' && c != '"'; })) return std::numeric_limits<double>::quiet_NaN();
+  if (result.ec != std::errc() || std::any_of(result.ptr, end, [](char c) { return c != ' ' && c != '"'; }))
+    return std::numeric_limits<double>::quiet_NaN();
   return value;
 }
 
@@ -64,8 +67,9 @@ inline void split_cells(std::string_view line, char delimiter, std::vector<std::
   }
 }
 
-/// Walks the fields of a JSON object on one line: f(key, content). Content is the text of a number, a literal, a list or an object, or what stands between the
-/// quotes of a string (escapes not decoded). False when the object is not complete, as in a line cut by a crash.
+/// Walks the fields of a JSON object on one line: f(key, content). Content is the text of a number, a literal, a list
+/// or an object, or what stands between the quotes of a string (escapes not decoded). False when the object is not
+/// complete, as in a line cut by a crash.
 template <class F>
 bool scan_object(std::string_view line, F&& f) {
   const char* p = line.data();

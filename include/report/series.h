@@ -1,4 +1,5 @@
-// From raw records to curves: thinning that keeps every spike, smoothing, grouping of seeds, means over seeds and differences of groups.
+// From raw records to curves: thinning that keeps every spike, smoothing, grouping of seeds, means over seeds and
+// differences of groups.
 #pragma once
 
 #include <cstdint>
@@ -36,12 +37,14 @@ struct Run {
   std::int64_t steps = 0, skipped = 0, non_finite = 0, broken_lines = 0;
 };
 
-/// What to read. Empty group and seed: taken from the run's config, else from its name ("nsa-seed2" is seed 2 of group "nsa").
+/// What to read. Empty group and seed: taken from the run's config, else from its name ("nsa-seed2" is seed 2 of group
+/// "nsa").
 struct RunSource {
   std::string path, group, seed;
 };
 
-/// Reads and thins all of them, in parallel. `now` (seconds since 1970) tells running from stopped. Throws on the first that cannot be read.
+/// Reads and thins all of them, in parallel. `now` (seconds since 1970) tells running from stopped. Throws on the first
+/// that cannot be read.
 std::vector<Run> read_runs(const std::vector<RunSource>& sources, double now, int threads);
 /// Equal numbers of steps per bucket, at most `limit` buckets.
 std::vector<Bucket> thin(const std::vector<StepPoint>& steps, std::size_t limit);
@@ -54,7 +57,8 @@ struct Group {
   std::string name;
   std::vector<const Run*> runs;
 };
-/// Fields of the config that do not make two runs different experiments: seeds, names of logs, checkpoints, samples, threads.
+/// Fields of the config that do not make two runs different experiments: seeds, names of logs, checkpoints, samples,
+/// threads.
 bool is_bookkeeping(const std::string& config_path);
 std::vector<Group> group_runs(const std::vector<Run>& runs);
 /// Name without "-seed3", "_s3", ".seed=3" at its end; the seed, if any, goes to `seed`.
@@ -73,7 +77,8 @@ struct BandCurve {
 };
 /// Mean of the smoothed loss over the seeds, as far as all of them go; low..high is the range over the seeds.
 BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> Run::*curve = &Run::smooth);
-/// Mean over seeds present in both of smooth(b) - smooth(a) against steps; low..high is the pointwise 95 % t interval (NaN with one pair).
+/// Mean over seeds present in both of smooth(b) - smooth(a) against steps; low..high is the pointwise 95 % t interval
+/// (NaN with one pair).
 BandCurve difference_curve(const Group& a, const Group& b, int points);
 /// Runs of the same seed, one from each group.
 std::vector<std::pair<const Run*, const Run*>> pairs_by_seed(const Group& a, const Group& b);

@@ -1,5 +1,5 @@
-// A chart as SVG: axes, lines, bands, points, and the names of the curves at their ends. Works as part of a page and as a file of its own: colours are
-// attributes (light), the style sheet only replaces them in dark mode.
+// A chart as SVG: axes, lines, bands, points, and the names of the curves at their ends. Works as part of a page and as
+// a file of its own: colours are attributes (light), the style sheet only replaces them in dark mode.
 #pragma once
 
 #include <string>

@@ -14,8 +14,8 @@ class AppendFile {
   AppendFile(const AppendFile&) = delete;
   AppendFile& operator=(const AppendFile&) = delete;
 
-  /// Hands the bytes to the kernel (a killed process loses nothing). On an error (disk full) what was half-written is cut off again and false returned, with
-  /// errno's sentence in error().
+  /// Hands the bytes to the kernel (a killed process loses nothing). On an error (disk full) what was half-written is
+  /// cut off again and false returned, with errno's sentence in error().
   bool append(std::string_view bytes);
   const std::string& path() const { return path_; }
   const std::string& error() const { return error_; }

@@ -1,6 +1,8 @@
-// Checkpoints: runs/NAME/checkpoints/step_00000500/ = model.safetensors, optimizer-RRRR-of-WWWW.safetensors, state.json, manifest.json (DESIGN "Files").
-// Save: write into step_X.tmp-RUNID/, fsync each file, manifest (size and XXH3 of every file), fsync the folder, rename, fsync the parent; only then delete old
-// ones. A kill at any point leaves the last complete one. Discovery trusts only a manifest whose files match; otherwise it says why and falls back.
+// Checkpoints: runs/NAME/checkpoints/step_00000500/ = model.safetensors, optimizer-RRRR-of-WWWW.safetensors,
+// state.json, manifest.json (DESIGN "Files"). Save: write into step_X.tmp-RUNID/, fsync each file, manifest (size and
+// XXH3 of every file), fsync the folder, rename, fsync the parent; only then delete old ones. A kill at any point
+// leaves the last complete one. Discovery trusts only a manifest whose files match; otherwise it says why and falls
+// back.
 #pragma once
 
 #include <cstdint>
@@ -13,37 +15,41 @@ namespace nsa {
 
 /// Everything of a run that is not a tensor. Saved as state.json.
 struct TrainState {
-  std::int64_t step = 0;              ///< optimizer steps done (skipped ones included)
-  std::int64_t tokens = 0;            ///< tokens seen
-  std::int64_t position = 0;          ///< loader: next global sequence index
-  std::int64_t optimizer_steps = 0;   ///< updates applied: AdamW's t (skipped steps do not count)
+  std::int64_t step = 0;             ///< optimizer steps done (skipped ones included)
+  std::int64_t tokens = 0;           ///< tokens seen
+  std::int64_t position = 0;         ///< loader: next global sequence index
+  std::int64_t optimizer_steps = 0;  ///< updates applied: AdamW's t (skipped steps do not count)
   std::int64_t skipped = 0, skipped_in_row = 0;
-  double seconds = 0;                 ///< wall-clock of training so far, over all launches
+  double seconds = 0;                               ///< wall-clock of training so far, over all launches
   std::vector<double> recent_losses, recent_norms;  ///< the outlier window, oldest first
   std::uint64_t data_fingerprint = 0;
-  std::string config;                 ///< the resolved config, as JSON text
+  std::string config;  ///< the resolved config, as JSON text
 };
 
 struct CheckpointFile {
-  std::string path;      ///< of the folder
+  std::string path;  ///< of the folder
   std::int64_t step = 0;
 };
 
-/// Saves and then deletes all but the newest `keep` complete ones. On failure (disk full, ...) removes its own temporary and throws; older ones are untouched.
-void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer,
-                     std::int64_t keep);
+/// Saves and then deletes all but the newest `keep` complete ones. On failure (disk full, ...) removes its own
+/// temporary and throws; older ones are untouched.
+void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights,
+                     const std::vector<NamedTensor>& optimizer, std::int64_t keep);
 
-/// Newest checkpoint whose manifest and checksums hold; path empty when there is none. For each one passed over, a sentence in `warnings`.
+/// Newest checkpoint whose manifest and checksums hold; path empty when there is none. For each one passed over, a
+/// sentence in `warnings`.
 CheckpointFile find_checkpoint(const std::string& run_dir, std::vector<std::string>& warnings);
 
 TrainState load_state(const CheckpointFile& checkpoint);
-/// Copies the file's tensors into `targets`; every target must be there with the same dims and nothing may be left over. Throws naming file and tensor.
+/// Copies the file's tensors into `targets`; every target must be there with the same dims and nothing may be left
+/// over. Throws naming file and tensor.
 void load_tensors(const std::string& file, const std::vector<NamedTensor>& targets);
 /// Names of the two tensor files inside a checkpoint folder.
 std::string model_file(const CheckpointFile& checkpoint);
 std::string optimizer_file(const CheckpointFile& checkpoint);
 
-/// Exclusive use of a run folder (flock on run_dir/lock, holding the pid for the message). Throws when another live process has it.
+/// Exclusive use of a run folder (flock on run_dir/lock, holding the pid for the message). Throws when another live
+/// process has it.
 class RunLock {
  public:
   explicit RunLock(const std::string& run_dir);

@@ -1,4 +1,5 @@
-// A run, whole: model, data, train, eval, checkpoint, log, device, parallel. configs/*.json are complete; there is no inheritance.
+// A run, whole: model, data, train, eval, checkpoint, log, device, parallel. configs/*.json are complete; there is no
+// inheritance.
 #pragma once
 
 #include <cstdint>
@@ -27,10 +28,12 @@ struct ScheduleConfig {
   double decay_fraction = 0.2;
 
   void fields(FieldList& v) {
-    v.choice("type", type, kScheduleTypes, "learning rate after warm-up: half a cosine, a line, warm-up/stable/decay, or constant");
+    v.choice("type", type, kScheduleTypes,
+             "learning rate after warm-up: half a cosine, a line, warm-up/stable/decay, or constant");
     v.field("warmup_steps", warmup_steps, "steps of linear warm-up from 0", Range{0, 1e12});
     v.field("min_lr_ratio", min_lr_ratio, "last learning rate as a share of lr (not for \"constant\")", Range{0, 1});
-    v.field("decay_fraction", decay_fraction, "\"wsd\": share of all steps that decay linearly at the end", Range{0, 1});
+    v.field("decay_fraction", decay_fraction, "\"wsd\": share of all steps that decay linearly at the end",
+            Range{0, 1});
   }
 };
 
@@ -62,18 +65,25 @@ struct TrainConfig {
 
   void fields(FieldList& v) {
     v.field("steps", steps, "optimizer steps; give either steps or tokens", Range{0, 1e12});
-    v.field("tokens", tokens, "training tokens, rounded up to whole steps; give either steps or tokens", Range{0, 1e18});
-    v.field("batch_tokens", batch_tokens, required("tokens in one optimizer step; a multiple of micro_batch * sequence_length"), Range{1, 1e12});
-    v.field("micro_batch", micro_batch, "B, sequences computed at once; the rest of batch_tokens is gradient accumulation", Range{1, 1 << 20});
+    v.field("tokens", tokens, "training tokens, rounded up to whole steps; give either steps or tokens",
+            Range{0, 1e18});
+    v.field("batch_tokens", batch_tokens,
+            required("tokens in one optimizer step; a multiple of micro_batch * sequence_length"), Range{1, 1e12});
+    v.field("micro_batch", micro_batch,
+            "B, sequences computed at once; the rest of batch_tokens is gradient accumulation", Range{1, 1 << 20});
     v.choice("precision", precision, kPrecisions, "number format of the computation");
-    v.choice("recompute", recompute, kRecomputes, "\"block\": keep only each block's input and recompute the rest in backward; same bits, less memory");
+    v.choice("recompute", recompute, kRecomputes,
+             "\"block\": keep only each block's input and recompute the rest in backward; same bits, less memory");
     v.section("schedule", schedule, "learning rate over the run");
     v.section("optimizer", optimizer, "AdamW");
     v.field("grad_clip", grad_clip, "largest global gradient norm; 0: no clipping", Range{0, 1e12});
     v.field("seed", seed, "seed of the initial weights", Range{0, 9007199254740992.0});
-    v.field("max_skipped", max_skipped, "non-finite steps in a row after which the run stops with exit code 3", Range{1, 1e9});
-    v.field("outlier_window", outlier_window, "steps over which the z-scores of loss and gradient norm are taken", Range{2, 1e6});
-    v.field("skip_outlier_z", skip_outlier_z, "skip a step whose loss or gradient norm has a z-score above this; 0: never", Range{0, 1e6});
+    v.field("max_skipped", max_skipped, "non-finite steps in a row after which the run stops with exit code 3",
+            Range{1, 1e9});
+    v.field("outlier_window", outlier_window, "steps over which the z-scores of loss and gradient norm are taken",
+            Range{2, 1e6});
+    v.field("skip_outlier_z", skip_outlier_z,
+            "skip a step whose loss or gradient norm has a z-score above this; 0: never", Range{0, 1e6});
   }
 };
 
@@ -139,14 +149,17 @@ struct Config {
     v.section("checkpoint", checkpoint, "what is saved, when");
     v.section("log", log, "where results go");
     v.choice("device", device, kDeviceTypes, "where to compute; auto: a GPU if there is one");
-    v.field("threads", threads, "CPU threads; 0: all cores this process may use. Results do not depend on it", Range{0, 4096});
+    v.field("threads", threads, "CPU threads; 0: all cores this process may use. Results do not depend on it",
+            Range{0, 4096});
   }
 };
 
-/// Throws one sentence naming fields and values when the parts do not fit together (either steps or tokens, batch_tokens a multiple, ...).
+/// Throws one sentence naming fields and values when the parts do not fit together (either steps or tokens,
+/// batch_tokens a multiple, ...).
 void check(const Config& config);
 
-/// Reads a config file (JSON with // comments), applies `section.key=value` overrides in order, checks it. Throws Error(Exit::usage).
+/// Reads a config file (JSON with // comments), applies `section.key=value` overrides in order, checks it. Throws
+/// Error(Exit::usage).
 Config load_config(const std::string& path, const std::vector<std::string>& overrides = {});
 /// The same from text already read; `origin` names it in errors.
 Config parse_config(const std::string& text, const std::string& origin, const std::vector<std::string>& overrides = {});

@@ -1,5 +1,5 @@
-// What a run leaves to read: runs/NAME/run.log (and the console), metrics.jsonl (docs/metrics.md), a TensorBoard event file. A log never stops a run: what
-// cannot be written (disk full) is said once and left out.
+// What a run leaves to read: runs/NAME/run.log (and the console), metrics.jsonl (docs/metrics.md), a TensorBoard event
+// file. A log never stops a run: what cannot be written (disk full) is said once and left out.
 #pragma once
 
 #include <array>
@@ -14,54 +14,55 @@ namespace nsa {
 // ---- records of metrics.jsonl; the fields are those of docs/metrics.md, in its order
 
 struct RunRecord {
-  std::string command;             ///< the command line; version, commit, machine and date are filled in by RunLog
-  std::string config;              ///< the resolved config, as JSON text
+  std::string command;  ///< the command line; version, commit, machine and date are filled in by RunLog
+  std::string config;   ///< the resolved config, as JSON text
   std::int64_t parameters = 0;
-  double flops_per_token = 0;      ///< also what share_of_peak is computed from
-  double peak_gflops = 0;          ///< 0: not measured; share_of_peak is then absent
+  double flops_per_token = 0;  ///< also what share_of_peak is computed from
+  double peak_gflops = 0;      ///< 0: not measured; share_of_peak is then absent
   std::int64_t memory_bytes = 0;
-  std::int64_t resumed_from = 0;   ///< 0: a new run
+  std::int64_t resumed_from = 0;  ///< 0: a new run
 };
 
 struct StepRecord {
-  std::int64_t step = 0;           ///< steps done, from 1
-  std::int64_t tokens = 0;         ///< seen so far
-  std::int64_t step_tokens = 0;    ///< of this step, for tokens_per_s and share_of_peak (not a field)
+  std::int64_t step = 0;         ///< steps done, from 1
+  std::int64_t tokens = 0;       ///< seen so far
+  std::int64_t step_tokens = 0;  ///< of this step, for tokens_per_s and share_of_peak (not a field)
   double loss = 0, grad_norm = 0, lr = 0;
   double ms = 0;
   double seconds = 0;
   std::optional<double> z_loss, z_norm;
-  std::string skipped;             ///< why the optimizer did not run: "non-finite" or "outlier"; "" when it ran
+  std::string skipped;  ///< why the optimizer did not run: "non-finite" or "outlier"; "" when it ran
 };
 
 struct ValRecord {
   std::int64_t step = 0, tokens = 0;
   double loss = 0;
   std::optional<double> bits_per_byte;
-  double seconds = 0;              ///< the validation took (console only)
+  double seconds = 0;  ///< the validation took (console only)
 };
 
 // ---- start-up tables
 
 struct DataRow {
-  std::string split;               ///< "train", "val"
+  std::string split;  ///< "train", "val"
   std::int64_t shards = 0, tokens = 0, sequences = 0, skipped_tokens = 0;
-  double bytes_per_token = 0;      ///< 0: unknown
+  double bytes_per_token = 0;  ///< 0: unknown
 };
 
 struct ParameterRow {
-  std::string part;                ///< "embedding", "attention", "feed-forward", "norms", "head", ...
+  std::string part;  ///< "embedding", "attention", "feed-forward", "norms", "head", ...
   std::int64_t tensors = 0, elements = 0;
 };
 
 struct MemoryRow {
-  std::string arena, purpose;      ///< "parameters" or "work"; name_of(Purpose)
+  std::string arena, purpose;  ///< "parameters" or "work"; name_of(Purpose)
   std::int64_t bytes = 0;
 };
 
 /// What is printed before the first step, and by `nsa plan`.
 struct StartTables {
-  std::vector<std::pair<std::string, std::string>> config;  ///< what matters of the config: {"attention", "nsa, 8 heads on 2"}
+  std::vector<std::pair<std::string, std::string>>
+      config;  ///< what matters of the config: {"attention", "nsa, 8 heads on 2"}
   std::vector<DataRow> data;
   std::vector<ParameterRow> parameters;
   std::vector<MemoryRow> memory;
@@ -72,16 +73,17 @@ std::string to_text(const StartTables& tables);
 // ---- the log
 
 struct RunLogOptions {
-  std::string dir;                 ///< runs/NAME; exists
+  std::string dir;  ///< runs/NAME; exists
   std::int64_t total_steps = 0;
-  std::int64_t every = 1;          ///< console line every so many steps; the first, the last and skipped ones always
+  std::int64_t every = 1;  ///< console line every so many steps; the first, the last and skipped ones always
   bool tensorboard = true;
-  bool console = true;             ///< false: only files (tests)
+  bool console = true;  ///< false: only files (tests)
 };
 
 class RunLog {
  public:
-  /// Opens run.log only: messages can be written before it is known whether the run resumes. Throws when the folder is not writable.
+  /// Opens run.log only: messages can be written before it is known whether the run resumes. Throws when the folder is
+  /// not writable.
   explicit RunLog(RunLogOptions options);
   ~RunLog();
 
@@ -90,8 +92,8 @@ class RunLog {
   /// The tables, to console and run.log.
   void tables(const StartTables& tables);
 
-  /// Drops the records after record.resumed_from from metrics.jsonl (atomically), opens it and the event file, writes the `run` record. Call once, before the
-  /// functions below.
+  /// Drops the records after record.resumed_from from metrics.jsonl (atomically), opens it and the event file, writes
+  /// the `run` record. Call once, before the functions below.
   void start(const RunRecord& record);
   void step(const StepRecord& record);
   void val(const ValRecord& record);

@@ -1,4 +1,5 @@
-// The lines of metrics.jsonl (docs/metrics.md), without the newline. A number that is not finite is null, text that is not UTF-8 is repaired.
+// The lines of metrics.jsonl (docs/metrics.md), without the newline. A number that is not finite is null, text that is
+// not UTF-8 is repaired.
 #pragma once
 
 #include "train/log.h"
@@ -21,7 +22,8 @@ std::string json_gates(std::int64_t step, const std::vector<std::array<double, 3
 std::string json_checkpoint(std::int64_t step, const std::string& path, double ms);
 std::string json_sample(std::int64_t step, const std::string& text);
 
-/// The text of metrics.jsonl without the records of a step > `step`, without a last line cut by a crash and without lines that are no JSON object.
+/// The text of metrics.jsonl without the records of a step > `step`, without a last line cut by a crash and without
+/// lines that are no JSON object.
 std::string metrics_up_to(const std::string& text, std::int64_t step);
 /// Does the text hold a record of this type ("val", "sample") at this step?
 bool has_record(const std::string& text, const std::string& type, std::int64_t step);

@@ -11,7 +11,8 @@ namespace nsa {
 
 struct ArenaPlan {
   std::size_t bytes = 0;
-  std::array<std::size_t, static_cast<std::size_t>(Purpose::count)> by_purpose{};  ///< at the moment of the peak; adds up to bytes
+  std::array<std::size_t, static_cast<std::size_t>(Purpose::count)>
+      by_purpose{};  ///< at the moment of the peak; adds up to bytes
 };
 struct MemoryPlan {
   ArenaPlan params, work;

@@ -19,9 +19,11 @@ struct RunOptions {
   bool force_data = false;      ///< resume although the data (files, tokenizer, sequence length, seed) differ
   bool force_schedule = false;  ///< resume although the schedule (length, batch, learning rate, optimizer) differs
   Sampler sample;               ///< absent: no samples
-  std::function<void(std::int64_t step, double loss)> on_step;  ///< after every step, for a progress line over several runs
-  std::int64_t stop_after_step = 0;  ///< stop there as SIGTERM would, saved; 0: do not (comparisons give every run a slice; tests)
-  bool console = true;          ///< false: nothing on the terminal (compare, tests)
+  std::function<void(std::int64_t step, double loss)>
+      on_step;  ///< after every step, for a progress line over several runs
+  std::int64_t stop_after_step =
+      0;                ///< stop there as SIGTERM would, saved; 0: do not (comparisons give every run a slice; tests)
+  bool console = true;  ///< false: nothing on the terminal (compare, tests)
 };
 
 /// runs/NAME of a config.
@@ -33,8 +35,9 @@ bool run_finished(const Config& config);
 /// CPU threads a config asks for.
 int cpu_threads(const Config& config);
 
-/// Trains until the last step, SIGTERM/SIGINT (finish the step, save, Exit::ok) or train.max_skipped non-finite steps in a row (save, Exit::non_finite).
-/// Checkpoints are written before validation and samples. Everything a user can get wrong throws one sentence before the first step.
+/// Trains until the last step, SIGTERM/SIGINT (finish the step, save, Exit::ok) or train.max_skipped non-finite steps
+/// in a row (save, Exit::non_finite). Checkpoints are written before validation and samples. Everything a user can get
+/// wrong throws one sentence before the first step.
 Exit train(const Config& config, const RunOptions& options);
 
 }  // namespace nsa

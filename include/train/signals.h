@@ -5,8 +5,9 @@
 
 namespace nsa {
 
-/// From construction to destruction SIGTERM and SIGINT only set a flag; afterwards the handlers from before are back. A second SIGINT kills (a user who
-/// presses Ctrl-C twice means it). One object at a time: a signal handler can reach nothing but a static flag.
+/// From construction to destruction SIGTERM and SIGINT only set a flag; afterwards the handlers from before are back. A
+/// second SIGINT kills (a user who presses Ctrl-C twice means it). One object at a time: a signal handler can reach
+/// nothing but a static flag.
 class StopSignals {
  public:
   StopSignals();

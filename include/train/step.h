@@ -27,15 +27,16 @@ struct BatchBuffers {
 struct StepResult {
   double loss = 0, grad_norm = 0, lr = 0;  ///< loss: mean over the batch, nats per token
   std::optional<double> z_loss, z_norm;
-  std::string skipped;                     ///< "non-finite", "outlier", or "" when the optimizer ran
+  std::string skipped;  ///< "non-finite", "outlier", or "" when the optimizer ran
 };
 
-/// Forward and backward over batch_tokens, clip, AdamW; advances `state` (step, tokens, position, optimizer_steps, skipped...). A non-finite loss or norm never
-/// reaches the optimizer. `look` sees the blocks of the last micro-batch.
-StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config& config, const BatchBuffers& batch, OutlierWindow& losses, OutlierWindow& norms,
-                      TrainState& state, const LookAtBlock& look = {});
+/// Forward and backward over batch_tokens, clip, AdamW; advances `state` (step, tokens, position, optimizer_steps,
+/// skipped...). A non-finite loss or norm never reaches the optimizer. `look` sees the blocks of the last micro-batch.
+StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config& config, const BatchBuffers& batch,
+                      OutlierWindow& losses, OutlierWindow& norms, TrainState& state, const LookAtBlock& look = {});
 
 /// Mean loss over `micro_batches` micro-batches (0: all) of `data`, in order; nats per token.
-double validate(Device& dev, const Gpt& gpt, const TokenData& data, std::int64_t micro_batches, const BatchBuffers& batch);
+double validate(Device& dev, const Gpt& gpt, const TokenData& data, std::int64_t micro_batches,
+                const BatchBuffers& batch);
 
 }  // namespace nsa

@@ -1,6 +1,7 @@
-// TensorBoard event files: scalars only, written without protobuf. A file is a sequence of TFRecords (u64 length, masked CRC-32C of the length, payload,
-// masked CRC-32C of the payload; little-endian), each an Event {1: double wall_time, 2: int64 step, 3: string file_version | 5: Summary | 7: SessionLog}.
-// Source: tensorflow/core/util/event.proto, framework/summary.proto, lib/io/record_writer.h.
+// TensorBoard event files: scalars only, written without protobuf. A file is a sequence of TFRecords (u64 length,
+// masked CRC-32C of the length, payload, masked CRC-32C of the payload; little-endian), each an Event {1: double
+// wall_time, 2: int64 step, 3: string file_version | 5: Summary | 7: SessionLog}. Source:
+// tensorflow/core/util/event.proto, framework/summary.proto, lib/io/record_writer.h.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ std::string tf_record(std::string_view payload);
 
 class TensorBoardWriter {
  public:
-  /// Starts a new event file in `folder`. `restored_step` > 0 tells TensorBoard to forget, in the older files of the folder, every step after it.
+  /// Starts a new event file in `folder`. `restored_step` > 0 tells TensorBoard to forget, in the older files of the
+  /// folder, every step after it.
   TensorBoardWriter(const std::string& folder, std::int64_t restored_step);
   /// Scalars of one step, one record, flushed. False when it could not be written (the file stays whole).
   bool scalars(std::int64_t step, const std::vector<std::pair<std::string, double>>& values);

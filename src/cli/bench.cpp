@@ -17,7 +17,9 @@ using nlohmann::json;
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
-void print_peak(const Peak& peak) { std::printf("measured now, %d threads: %.1f GFLOP/s fp32 FMA, %.1f GB/s\n", peak.threads, peak.gflops, peak.gbytes_s); }
+void print_peak(const Peak& peak) {
+  std::printf("measured now, %d threads: %.1f GFLOP/s fp32 FMA, %.1f GB/s\n", peak.threads, peak.gflops, peak.gbytes_s);
+}
 
 // Two cells, "63.9" and "34.8 %"; empty where nothing was counted.
 void add_rate(std::vector<std::string>& cells, double amount, double ms, double most) {
@@ -30,7 +32,8 @@ Table op_table(const std::vector<BenchRow>& rows, double ms_total, const Peak& p
   Table table{"", {"op", "ms", "share", "calls", "GFLOP/s", "of peak", "GB/s", "of bandwidth"}, {}};
   double gflop = 0, gbytes = 0;
   for (const BenchRow& r : rows) {
-    std::vector<std::string> cells{r.name, fmt::format("{:.2f}", r.ms), percent(r.ms / ms_total), r.calls > 0 ? fmt::format("{:.0f}", r.calls) : ""};
+    std::vector<std::string> cells{r.name, fmt::format("{:.2f}", r.ms), percent(r.ms / ms_total),
+                                   r.calls > 0 ? fmt::format("{:.0f}", r.calls) : ""};
     add_rate(cells, r.gflop, r.ms, peak.gflops);
     add_rate(cells, r.gbytes, r.ms, peak.gbytes_s);
     table.rows.push_back(cells);
@@ -45,10 +48,12 @@ Table op_table(const std::vector<BenchRow>& rows, double ms_total, const Peak& p
 
 Exit run_train(const Config& config, int repeat, bool as_json, bool only_ops) {
   const TrainBench b = bench_train(config, cpu_threads(config), repeat);
-  const double seconds = b.ms_median * 1e-3, gflops = b.gflop / seconds, best = b.gflop / (b.ms_best * 1e-3), gbytes_s = b.gbytes / seconds;
+  const double seconds = b.ms_median * 1e-3, gflops = b.gflop / seconds, best = b.gflop / (b.ms_best * 1e-3),
+               gbytes_s = b.gbytes / seconds;
   if (as_json) {
     json ops = json::array();
-    for (const BenchRow& r : b.ops) ops.push_back({{"op", r.name}, {"ms", r.ms}, {"calls", r.calls}, {"gflop", r.gflop}, {"gbytes", r.gbytes}});
+    for (const BenchRow& r : b.ops)
+      ops.push_back({{"op", r.name}, {"ms", r.ms}, {"calls", r.calls}, {"gflop", r.gflop}, {"gbytes", r.gbytes}});
     const json out = {{"ms_per_step", b.ms_median},
                       {"ms_per_step_best", b.ms_best},
                       {"tokens_per_s", b.tokens / seconds},
@@ -64,9 +69,12 @@ Exit run_train(const Config& config, int repeat, bool as_json, bool only_ops) {
   }
   print_peak(b.peak);
   if (!only_ops) {
-    std::printf("step: %.1f ms median of %d, %.1f best; %s tok/s; %.1f GFLOP/s = %s of the peak (best %s); %.1f GB/s = %s of the bandwidth\n", b.ms_median,
-                repeat, b.ms_best, human_count(b.tokens / seconds).c_str(), gflops, percent(gflops / b.peak.gflops).c_str(),
-                percent(best / b.peak.gflops).c_str(), gbytes_s, percent(gbytes_s / b.peak.gbytes_s).c_str());
+    std::printf(
+        "step: %.1f ms median of %d, %.1f best; %s tok/s; %.1f GFLOP/s = %s of the peak (best %s); %.1f GB/s = %s of "
+        "the bandwidth\n",
+        b.ms_median, repeat, b.ms_best, human_count(b.tokens / seconds).c_str(), gflops,
+        percent(gflops / b.peak.gflops).c_str(), percent(best / b.peak.gflops).c_str(), gbytes_s,
+        percent(gbytes_s / b.peak.gbytes_s).c_str());
   }
   std::fputs(to_text(op_table(b.ops, b.ms_profiled, b.peak)).c_str(), stdout);
   return Exit::ok;
@@ -86,11 +94,13 @@ Exit run_attention(const AttentionArguments& args) {
   sizes.attention.num_heads = args.heads;
   sizes.attention.num_kv_heads = args.kv_heads ? args.kv_heads : args.heads;
   sizes.attention.head_dim = args.head_dim;
-  if (args.heads % sizes.attention.num_kv_heads) fail_usage("--kv-heads {} does not divide --heads {}", sizes.attention.num_kv_heads, args.heads);
+  if (args.heads % sizes.attention.num_kv_heads)
+    fail_usage("--kv-heads {} does not divide --heads {}", sizes.attention.num_kv_heads, args.heads);
   const int threads = args.threads ? args.threads : available_cores();
   const Peak peak = measure_peak(threads);
   json list = json::array();
-  Table table{"", {"type", "pass", "T", "ms", "best", "tok/s", "GFLOP/s", "of peak", "best", "GB/s", "of bandwidth"}, {}};
+  Table table{
+      "", {"type", "pass", "T", "ms", "best", "tok/s", "GFLOP/s", "of peak", "best", "GB/s", "of bandwidth"}, {}};
   std::string breakdown;
   for (std::int64_t T : args.lengths) {
     sizes.T = T;
@@ -104,7 +114,11 @@ Exit run_attention(const AttentionArguments& args) {
                       {"gflops", gflops},
                       {"share_of_peak", gflops / peak.gflops},
                       {"gbytes_s", b.gbytes / (b.ms * 1e-3)}});
-      std::vector<std::string> cells{b.type, b.pass, std::to_string(T), fmt::format("{:.1f}", b.ms), fmt::format("{:.1f}", b.ms_best),
+      std::vector<std::string> cells{b.type,
+                                     b.pass,
+                                     std::to_string(T),
+                                     fmt::format("{:.1f}", b.ms),
+                                     fmt::format("{:.1f}", b.ms_best),
                                      human_count(static_cast<double>(T) / (b.ms * 1e-3))};
       add_rate(cells, b.gflop, b.ms, peak.gflops);
       cells.push_back(percent(b.gflop / (b.ms_best * 1e-3) / peak.gflops));
@@ -116,7 +130,9 @@ Exit run_attention(const AttentionArguments& args) {
     }
   }
   if (args.as_json) {
-    std::printf("%s\n", json{{"peak_gflops", peak.gflops}, {"bandwidth_gbytes_s", peak.gbytes_s}, {"attention", list}}.dump().c_str());
+    std::printf(
+        "%s\n",
+        json{{"peak_gflops", peak.gflops}, {"bandwidth_gbytes_s", peak.gbytes_s}, {"attention", list}}.dump().c_str());
     return Exit::ok;
   }
   print_peak(peak);

@@ -1,5 +1,5 @@
-// nsa compare A.json B.json [more] [--seeds 1,2,3] [--out DIR]: trains every config with every seed, then writes the page. Killed and started again it goes on
-// where it was; a finished run is never trained twice.
+// nsa compare A.json B.json [more] [--seeds 1,2,3] [--out DIR]: trains every config with every seed, then writes the
+// page. Killed and started again it goes on where it was; a finished run is never trained twice.
 #include <unistd.h>
 
 #include <chrono>
@@ -25,7 +25,9 @@ struct PlannedRun {
 };
 
 // What may differ between compared configs: the attention, and where the run is kept.
-bool may_differ(const std::string& line) { return line.rfind("model.attention.", 0) == 0 || line.rfind("log.", 0) == 0; }
+bool may_differ(const std::string& line) {
+  return line.rfind("model.attention.", 0) == 0 || line.rfind("log.", 0) == 0;
+}
 
 // One sentence for every config that differs from the first in more than attention.
 std::vector<std::string> other_differences(std::vector<Config> configs, const std::vector<std::string>& paths) {
@@ -35,19 +37,21 @@ std::vector<std::string> other_differences(std::vector<Config> configs, const st
     for (const std::string& line : differences(fields_of(configs[0]), fields_of(configs[i]))) {
       if (!may_differ(line)) all += (all.empty() ? "" : "; ") + line;
     }
-    if (!all.empty()) sentences.push_back(fmt::format("{} and {} differ in more than attention ({})", paths[0], paths[i], all));
+    if (!all.empty())
+      sentences.push_back(fmt::format("{} and {} differ in more than attention ({})", paths[0], paths[i], all));
   }
   return sentences;
 }
 
 // Seed by seed, so that a comparison that is stopped early already has pairs.
-std::vector<PlannedRun> planned_runs(const std::vector<Config>& configs, const std::vector<std::string>& paths, const std::vector<std::int64_t>& seeds,
-                                     const std::string& out) {
+std::vector<PlannedRun> planned_runs(const std::vector<Config>& configs, const std::vector<std::string>& paths,
+                                     const std::vector<std::int64_t>& seeds, const std::string& out) {
   std::vector<PlannedRun> runs;
   for (std::int64_t seed : seeds)
     for (std::size_t i = 0; i < configs.size(); ++i) {
       PlannedRun run{std::filesystem::path(paths[i]).stem().string(), configs[i]};
-      run.config.train.seed = run.config.data.seed = seed;  // equal in every group: the same order of data, the same values in tensors that are shared
+      run.config.train.seed = run.config.data.seed =
+          seed;  // equal in every group: the same order of data, the same values in tensors that are shared
       run.config.log.dir = out + "/runs";
       run.config.log.name = fmt::format("{}_seed{}", run.group, seed);
       runs.push_back(run);
@@ -68,20 +72,24 @@ class Progress {
   }
   void step(std::int64_t step, double loss) {
     const Config& config = runs_[index_].config;
-    const double done = before_ + tokens_of(config, step), elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
+    const double done = before_ + tokens_of(config, step),
+                 elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
     if (first_done_ < 0) first_done_ = done - tokens_of(config, 1);
     const bool last = step == config.total_steps();
     if (!last && elapsed - shown_ < (terminal_ ? 0.2 : 10.0)) return;
     shown_ = elapsed;
     const double eta = elapsed * (total_ - done) / std::max(done - first_done_, 1.0);
-    std::fprintf(stderr, "%srun %zu/%zu %s: step %lld/%lld, loss %.4f; all %.0f %%, ETA %s%s", terminal_ ? "\r\033[K" : "", index_ + 1, runs_.size(),
-                 config.log.name.c_str(), static_cast<long long>(step), static_cast<long long>(config.total_steps()), loss, 100 * done / total_,
+    std::fprintf(stderr, "%srun %zu/%zu %s: step %lld/%lld, loss %.4f; all %.0f %%, ETA %s%s",
+                 terminal_ ? "\r\033[K" : "", index_ + 1, runs_.size(), config.log.name.c_str(),
+                 static_cast<long long>(step), static_cast<long long>(config.total_steps()), loss, 100 * done / total_,
                  human_duration(eta).c_str(), terminal_ && !last ? "" : "\n");
     std::fflush(stderr);
   }
 
  private:
-  static double tokens_of(const Config& config, std::int64_t steps) { return static_cast<double>(steps * config.train.batch_tokens); }
+  static double tokens_of(const Config& config, std::int64_t steps) {
+    return static_cast<double>(steps * config.train.batch_tokens);
+  }
   const std::vector<PlannedRun>& runs_;
   bool terminal_;
   std::size_t index_ = 0;
@@ -99,9 +107,11 @@ bool train_to_end(const PlannedRun& run, const std::string& command, Progress& p
   return run_finished(run.config);
 }
 
-void write_report(const std::vector<PlannedRun>& runs, std::size_t count, const std::string& out, const std::string& command, bool on_terminal) {
+void write_report(const std::vector<PlannedRun>& runs, std::size_t count, const std::string& out,
+                  const std::string& command, bool on_terminal) {
   std::vector<RunSource> sources;
-  for (std::size_t i = 0; i < count; ++i) sources.push_back({run_dir(runs[i].config), runs[i].group, std::to_string(runs[i].config.train.seed)});
+  for (std::size_t i = 0; i < count; ++i)
+    sources.push_back({run_dir(runs[i].config), runs[i].group, std::to_string(runs[i].config.train.seed)});
   std::vector<Run> read;
   const Comparison comparison = make_report(sources, out, -1, {now_utc(), command}, available_cores(), read);
   if (on_terminal) std::fputs(report_text(comparison, 100).c_str(), stdout);
@@ -114,22 +124,28 @@ Exit compare(CLI::App& app, int argc, char** argv) {
   std::vector<std::int64_t> seeds{1};
   std::string out = "compare";
   bool allow = false;
-  app.add_option("configs", paths, "two or more config files; the first is what the others are compared with")->required()->expected(2, 64);
+  app.add_option("configs", paths, "two or more config files; the first is what the others are compared with")
+      ->required()
+      ->expected(2, 64);
   app.add_option("--seeds", seeds, "one run of every config for each, paired by seed")->delimiter(',');
   app.add_option("--out", out, "folder for the runs, report.html, curves.svg and curves.tsv");
-  app.add_flag("--allow-differences", allow, "compare configs that differ in more than attention; the page lists every difference");
+  app.add_flag("--allow-differences", allow,
+               "compare configs that differ in more than attention; the page lists every difference");
   app.parse(argc, argv);
-  if (std::set<std::int64_t>(seeds.begin(), seeds.end()).size() != seeds.size()) fail_usage("--seeds names a seed twice: a pair of runs would count double");
+  if (std::set<std::int64_t>(seeds.begin(), seeds.end()).size() != seeds.size())
+    fail_usage("--seeds names a seed twice: a pair of runs would count double");
 
   std::vector<Config> configs;
   std::set<std::string> groups;
   for (const std::string& path : paths) {
     configs.push_back(load_config(path));
     const std::string group = std::filesystem::path(path).stem().string();
-    if (!groups.insert(group).second) fail_usage("two configs are called {}: the file name is the name of the curve, rename one", group);
+    if (!groups.insert(group).second)
+      fail_usage("two configs are called {}: the file name is the name of the curve, rename one", group);
   }
   for (const std::string& sentence : other_differences(configs, paths)) {
-    if (!allow) fail_usage("{}: compare like with like, or give --allow-differences to have them marked on the page", sentence);
+    if (!allow)
+      fail_usage("{}: compare like with like, or give --allow-differences to have them marked on the page", sentence);
     std::fprintf(stderr, "warning: %s\n", sentence.c_str());
   }
 
@@ -141,10 +157,12 @@ Exit compare(CLI::App& app, int argc, char** argv) {
     if (run_finished(runs[i].config)) continue;
     progress.begin(i);
     if (!train_to_end(runs[i], command, progress)) {
-      std::fprintf(stderr, "\nrun %zu of %zu is not finished; the same command goes on from its last checkpoint\n", i + 1, runs.size());
+      std::fprintf(stderr, "\nrun %zu of %zu is not finished; the same command goes on from its last checkpoint\n",
+                   i + 1, runs.size());
       return Exit::ok;
     }
-    if (i + 1 < runs.size()) write_report(runs, i + 1, out, command, false);  // something to look at while the rest trains
+    if (i + 1 < runs.size())
+      write_report(runs, i + 1, out, command, false);  // something to look at while the rest trains
   }
   write_report(runs, runs.size(), out, command, true);
   std::printf("%s/report.html, curves.svg, curves.tsv\n", out.c_str());

@@ -19,7 +19,8 @@ Exit config(CLI::App& app, int argc, char** argv) {
   app.add_option("overrides", overrides, "section.key=value, applied in order");
   app.parse(argc, argv);
 
-  if (reference + schema + !path.empty() != 1) fail_usage("config: give one of CONFIG, --reference and --schema; `nsa config --help` shows the arguments");
+  if (reference + schema + !path.empty() != 1)
+    fail_usage("config: give one of CONFIG, --reference and --schema; `nsa config --help` shows the arguments");
   if (reference) fmt::print("{}", config_reference());
   if (schema) fmt::print("{}\n", config_schema());
   if (!path.empty()) fmt::print("{}\n", to_json(load_config(path, overrides)));

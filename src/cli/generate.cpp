@@ -15,10 +15,12 @@ Exit generate(CLI::App& app, int argc, char** argv) {
   GenerateOptions options;
   app.add_option("run", run, "run folder, runs/NAME")->required();
   app.add_option("--prompt", prompt, "text to continue; empty: the start of a document");
-  app.add_option("--tokens", options.tokens, "tokens to generate at most")->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
+  app.add_option("--tokens", options.tokens, "tokens to generate at most")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
   app.add_option("--temperature", options.temperature, "0: the likeliest token")->check(CLI::NonNegativeNumber);
   app.add_option("--top-k", options.top_k, "draw among the k likeliest tokens; 0: all")->check(CLI::NonNegativeNumber);
-  app.add_option("--top-p", options.top_p, "draw among the likeliest tokens that hold this probability")->check(CLI::Range(0.0, 1.0));
+  app.add_option("--top-p", options.top_p, "draw among the likeliest tokens that hold this probability")
+      ->check(CLI::Range(0.0, 1.0));
   app.add_option("--seed", options.seed, "same seed, same text");
   app.add_option("--tokenizer", tokenizer_path, "instead of the config's data.tokenizer");
   app.parse(argc, argv);
@@ -26,10 +28,12 @@ Exit generate(CLI::App& app, int argc, char** argv) {
   std::vector<std::string> warnings;
   const CheckpointFile checkpoint = find_checkpoint(run, warnings);
   for (const std::string& w : warnings) std::fprintf(stderr, "warning: %s\n", w.c_str());
-  NSA_CHECK(!checkpoint.path.empty(), "{}: no checkpoint to generate from; is this a run folder (runs/NAME) that has been trained?", run);
+  NSA_CHECK(!checkpoint.path.empty(),
+            "{}: no checkpoint to generate from; is this a run folder (runs/NAME) that has been trained?", run);
   const Config config = parse_config(load_state(checkpoint).config, checkpoint.path + "/state.json");
   const std::string spec = tokenizer_path.empty() ? config.data.tokenizer : tokenizer_path;
-  NSA_CHECK(!spec.empty(), "{}: its config names no data.tokenizer; give --tokenizer bytes or the path of a sentencepiece model", run);
+  NSA_CHECK(!spec.empty(),
+            "{}: its config names no data.tokenizer; give --tokenizer bytes or the path of a sentencepiece model", run);
   const Tokenizer tokenizer = Tokenizer::open(spec);
 
   const std::int64_t max_T = config.data.sequence_length;

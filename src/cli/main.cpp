@@ -30,7 +30,9 @@ constexpr Verb kVerbs[] = {NSA_VERBS(NSA_VERB_ENTRY)};
 #undef NSA_VERB_ENTRY
 
 std::string usage() {
-  std::string text = "nsa trains language models with Native Sparse Attention.\n\nusage: nsa VERB ...   (nsa VERB --help says more)\n\n";
+  std::string text =
+      "nsa trains language models with Native Sparse Attention.\n\nusage: nsa VERB ...   (nsa VERB --help says "
+      "more)\n\n";
   for (const Verb& verb : kVerbs) text += fmt::format("  {:<10} {}\n", verb.name, verb.help);
   return text + fmt::format("  {:<10} {}\n", "--version", "print version and commit");
 }
@@ -41,7 +43,8 @@ Exit run_verb(const std::string& name, int argc, char** argv) {
     std::vector<std::string> names;
     for (const Verb& v : kVerbs) names.emplace_back(v.name);
     const std::string close = did_you_mean(name, names);
-    fail_usage("unknown verb \"{}\"{}; `nsa --help` lists them", name, close.empty() ? "" : fmt::format(": did you mean \"{}\"?", close));
+    fail_usage("unknown verb \"{}\"{}; `nsa --help` lists them", name,
+               close.empty() ? "" : fmt::format(": did you mean \"{}\"?", close));
   }
   CLI::App app(verb->help, fmt::format("nsa {}", name));
   try {

@@ -12,7 +12,8 @@ namespace nsa::cli {
 
 namespace {
 
-// The share of the FMA peak a step is assumed to reach when its time is estimated; docs/measurements has what was measured.
+// The share of the FMA peak a step is assumed to reach when its time is estimated; docs/measurements has what was
+// measured.
 constexpr double kAssumedShare = 0.6;
 
 }  // namespace
@@ -37,7 +38,8 @@ Exit plan(CLI::App& app, int argc, char** argv) {
 
   const Flops flops = flops_per_token(config.model, config.data.sequence_length);
   const double peak = measure_fma_gflops(threads) * 1e9, steps = static_cast<double>(config.total_steps());
-  const double step_flops = flops.training() * static_cast<double>(config.train.batch_tokens), seconds = step_flops / (kAssumedShare * peak);
+  const double step_flops = flops.training() * static_cast<double>(config.train.batch_tokens),
+               seconds = step_flops / (kAssumedShare * peak);
   const std::vector<std::vector<std::string>> rows = {
       {"FLOPs per token", human_count(flops.training())},
       {"of them attention", fmt::format("{:.1f} %", 100 * flops.attention / flops.forward())},

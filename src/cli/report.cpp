@@ -1,4 +1,5 @@
-// nsa report RUN... [--out DIR] [--term]: curves, table and verdict of finished or running runs, and of step,loss files of other programs.
+// nsa report RUN... [--out DIR] [--term]: curves, table and verdict of finished or running runs, and of step,loss files
+// of other programs.
 #include "report/page.h"
 
 #include <omp.h>
@@ -31,12 +32,13 @@ Exit report(CLI::App& app, int argc, char** argv) {
   std::string out = "report";
   double half_life = -1;
   bool term = false;
-  app.add_option(
-         "runs", arguments,
-         "run folders, metrics.jsonl files, or TSV/CSV/JSONL of step,loss; LABEL=PATH names the group; the first group is what others are compared with")
+  app.add_option("runs", arguments,
+                 "run folders, metrics.jsonl files, or TSV/CSV/JSONL of step,loss; LABEL=PATH names the group; the "
+                 "first group is what others are compared with")
       ->required();
   CLI::Option* out_option = app.add_option("--out", out, "folder for report.html, curves.svg and curves.tsv");
-  app.add_option("--smooth", half_life, "half-life of the moving average in steps; 0: none; default: a two-hundredth of the longest run")
+  app.add_option("--smooth", half_life,
+                 "half-life of the moving average in steps; 0: none; default: a two-hundredth of the longest run")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--term", term, "print the table and a plot in characters; files only if --out is given");
   app.parse(argc, argv);

@@ -20,7 +20,8 @@ std::string sample(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, cons
   options.tokens = config.eval.sample_tokens;
   options.temperature = config.eval.sample_temperature;
   options.seed = static_cast<std::uint64_t>(step);
-  return config.eval.sample_prompt + generate(dev, gpt, tokenizer, config.eval.sample_prompt, config.data.sequence_length, options);
+  return config.eval.sample_prompt +
+         generate(dev, gpt, tokenizer, config.eval.sample_prompt, config.data.sequence_length, options);
 }
 
 }  // namespace

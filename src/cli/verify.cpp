@@ -22,10 +22,12 @@ Exit verify(CLI::App& app, int argc, char** argv) {
   bool all_ok = true;
   for (const std::string& path : paths) {
     const VerifyReport report = nsa::verify(path, threads ? threads : available_cores());
-    Table table{fmt::format("{} ({}, {}, {})", path, report.kind, device, precision), {"tensor", "relative error", "tolerance", "", "worst"}, {}};
+    Table table{fmt::format("{} ({}, {}, {})", path, report.kind, device, precision),
+                {"tensor", "relative error", "tolerance", "", "worst"},
+                {}};
     for (const VerifyRow& row : report.rows) {
-      table.rows.push_back({row.name, fmt::format("{:.2e}", row.error), fmt::format("{:.0e}", row.tolerance), row.ok() ? "ok" : "WRONG",
-                            row.note.empty() ? row.worst : row.note});
+      table.rows.push_back({row.name, fmt::format("{:.2e}", row.error), fmt::format("{:.0e}", row.tolerance),
+                            row.ok() ? "ok" : "WRONG", row.note.empty() ? row.worst : row.note});
     }
     std::fputs(to_text(table).c_str(), stdout);
     std::printf("%s: %s\n\n", path.c_str(), report.ok() ? "all within tolerance" : "NOT within tolerance");

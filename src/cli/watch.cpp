@@ -1,4 +1,5 @@
-// nsa watch RUN [--once] [--every SECONDS]: follows a run from another terminal. Only reads metrics.jsonl, and of that only what is new.
+// nsa watch RUN [--once] [--every SECONDS]: follows a run from another terminal. Only reads metrics.jsonl, and of that
+// only what is new.
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -70,7 +71,8 @@ Exit watch(CLI::App& app, int argc, char** argv) {
   for (;;) {
     follower.update();
     const RawRun& run = follower.reader.run;
-    const std::string view = watch_text(run, path, std::difftime(std::time(nullptr), static_cast<std::time_t>(follower.changed)), terminal_columns());
+    const std::string view = watch_text(
+        run, path, std::difftime(std::time(nullptr), static_cast<std::time_t>(follower.changed)), terminal_columns());
     // Cursor home, each line's rest cleared, what is below cleared: no flicker.
     std::string screen;
     for (const char c : view) c == '\n' && follow ? screen += "\x1b[K\n" : screen += c;

@@ -29,7 +29,8 @@ void Arena::reserve(std::size_t bytes) {
   const std::size_t rounded = bytes ? bytes : kAlign;
   void* p = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   NSA_CHECK(p != MAP_FAILED,
-            "memory: {:.2f} GiB asked, the system refused ({}); a smaller train.micro_batch, data.sequence_length or train.recompute=block needs less",
+            "memory: {:.2f} GiB asked, the system refused ({}); a smaller train.micro_batch, data.sequence_length or "
+            "train.recompute=block needs less",
             static_cast<double>(bytes) / (1 << 30), std::strerror(errno));
   madvise(p, rounded, MADV_HUGEPAGE);
   slab_ = static_cast<std::byte*>(p);
@@ -41,7 +42,9 @@ Tensor Arena::take(DType dtype, const Shape& dims, Purpose purpose) {
   Tensor t{nullptr, dtype, dims};
   const std::size_t bytes = (t.bytes() + kAlign - 1) / kAlign * kAlign;
   if (slab_) {
-    NSA_CHECK(used_ + bytes <= capacity_, "arena: the plan reserved {} bytes, {} are needed (a bug: planning and running disagree)", capacity_, used_ + bytes);
+    NSA_CHECK(used_ + bytes <= capacity_,
+              "arena: the plan reserved {} bytes, {} are needed (a bug: planning and running disagree)", capacity_,
+              used_ + bytes);
     t.data = slab_ + used_;
   }
   used_ += bytes;

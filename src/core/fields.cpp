@@ -44,15 +44,19 @@ struct FileReader {
   void read_section(const json& object, const std::string& prefix) {
     for (const auto& [key, value] : object.items()) {
       const std::string path = prefix + key;
-      NSA_CHECK_USAGE(key.find('.') == std::string::npos, "{}: the key \"{}\" contains a dot; in a file sections are nested objects: \"{}\": {{ ... }}",
+      NSA_CHECK_USAGE(key.find('.') == std::string::npos,
+                      "{}: the key \"{}\" contains a dot; in a file sections are nested objects: \"{}\": {{ ... }}",
                       where(path), key, key.substr(0, key.find('.')));
-      const auto field = std::find_if(list.fields.begin(), list.fields.end(), [&](const FieldRef& f) { return f.path == path; });
-      const auto section = std::find_if(list.sections.begin(), list.sections.end(), [&](const FieldList::Section& s) { return s.path == path; });
+      const auto field =
+          std::find_if(list.fields.begin(), list.fields.end(), [&](const FieldRef& f) { return f.path == path; });
+      const auto section = std::find_if(list.sections.begin(), list.sections.end(),
+                                        [&](const FieldList::Section& s) { return s.path == path; });
       if (field != list.fields.end()) {
         set_field(*field, value, where(path));
         given.insert(path);
       } else if (section != list.sections.end()) {
-        NSA_CHECK_USAGE(value.is_object(), "{}: {} is a section ({}), expected an object {{ ... }}, got {}", where(path), path, section->doc, spelled(value));
+        NSA_CHECK_USAGE(value.is_object(), "{}: {} is a section ({}), expected an object {{ ... }}, got {}",
+                        where(path), path, section->doc, spelled(value));
         read_section(value, path + ".");
       } else {
         unknown_key(path, prefix);
@@ -66,14 +70,17 @@ struct FileReader {
     for (const auto& s : list.sections) all.push_back(s.path);
     std::string known;
     for (const auto& p : all) {
-      if (p.size() <= prefix.size() || p.compare(0, prefix.size(), prefix) != 0 || p.find('.', prefix.size()) != std::string::npos) continue;
+      if (p.size() <= prefix.size() || p.compare(0, prefix.size(), prefix) != 0 ||
+          p.find('.', prefix.size()) != std::string::npos)
+        continue;
       siblings.push_back(p);
       known += (known.empty() ? "" : ", ") + p.substr(prefix.size());
     }
     std::string closest = did_you_mean(path, siblings);
     if (closest.empty()) closest = did_you_mean(path, all);
     if (!closest.empty()) fail_usage("{}: unknown key \"{}\"; did you mean \"{}\"?", where(path), path, closest);
-    fail_usage("{}: unknown key \"{}\"; {} has {}", where(path), path, prefix.empty() ? "a config" : prefix.substr(0, prefix.size() - 1), known);
+    fail_usage("{}: unknown key \"{}\"; {} has {}", where(path), path,
+               prefix.empty() ? "a config" : prefix.substr(0, prefix.size() - 1), known);
   }
 };
 
@@ -87,7 +94,8 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
         continue;
       }
       d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
     }
   }
   return d[a.size()][b.size()];
@@ -104,7 +112,9 @@ std::size_t common_components(const std::string& a, const std::string& b) {
   return common;
 }
 
-std::size_t largest_misspelling(const std::string& name) { return name.size() <= 5 ? 1 : std::max<std::size_t>(2, name.size() / 3); }
+std::size_t largest_misspelling(const std::string& name) {
+  return name.size() <= 5 ? 1 : std::max<std::size_t>(2, name.size() / 3);
+}
 
 std::string escaped(std::string cell) {
   for (std::size_t i = 0; (i = cell.find('|', i)) != std::string::npos; i += 2) cell.insert(i, "\\");
@@ -119,7 +129,8 @@ void read_json(const FieldList& list, const std::string& text, const std::string
   NSA_CHECK_USAGE(root.is_object(), "{}: a config is one object {{ ... }}, got {}", origin, spelled(root));
   reader.read_section(root, "");
   for (const FieldRef& f : list.fields) {
-    NSA_CHECK_USAGE(!f.doc.is_required || reader.given.count(f.path), "{}: \"{}\" is missing ({}); it has no default", origin, f.path, f.doc.text);
+    NSA_CHECK_USAGE(!f.doc.is_required || reader.given.count(f.path), "{}: \"{}\" is missing ({}); it has no default",
+                    origin, f.path, f.doc.text);
   }
 }
 
@@ -134,7 +145,9 @@ void apply_override(const FieldList& list, const std::string& assignment) {
     paths.push_back(f.path);
   }
   for (const auto& section : list.sections) {
-    if (section.path == path) fail_usage("override \"{}\": {} is a section ({}); set one of its fields, {}.KEY=value", assignment, path, section.doc, path);
+    if (section.path == path)
+      fail_usage("override \"{}\": {} is a section ({}); set one of its fields, {}.KEY=value", assignment, path,
+                 section.doc, path);
   }
   const std::string closest = did_you_mean(path, paths);
   if (closest.empty()) fail_usage("override \"{}\": there is no field \"{}\"", assignment, path);
@@ -153,7 +166,8 @@ std::string write_json(const FieldList& list) {
   for (const FieldRef& f : list.fields) {
     ordered_json* node = &root;
     std::size_t begin = 0;
-    for (std::size_t dot; (dot = f.path.find('.', begin)) != std::string::npos; begin = dot + 1) node = &(*node)[f.path.substr(begin, dot - begin)];
+    for (std::size_t dot; (dot = f.path.find('.', begin)) != std::string::npos; begin = dot + 1)
+      node = &(*node)[f.path.substr(begin, dot - begin)];
     (*node)[f.path.substr(begin)] = field_value(f);
   }
   return root.dump(2) + "\n";
@@ -163,14 +177,17 @@ std::string markdown_reference(const FieldList& list) {
   std::string out = "| field | type | default | allowed | meaning |\n|---|---|---|---|---|\n";
   for (const FieldRef& f : list.fields) {
     const std::string standard = f.doc.is_required ? "required" : fmt::format("`{}`", field_value(f).dump());
-    out += fmt::format("| `{}` | {} | {} | {} | {} |\n", f.path, type_of(f), escaped(standard), escaped(allowed(f)), escaped(f.doc.text));
+    out += fmt::format("| `{}` | {} | {} | {} | {} |\n", f.path, type_of(f), escaped(standard), escaped(allowed(f)),
+                       escaped(f.doc.text));
   }
   return out;
 }
 
 std::string json_schema(const FieldList& list) {
-  ordered_json root = {
-      {"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"type", "object"}, {"additionalProperties", false}, {"properties", ordered_json::object()}};
+  ordered_json root = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+                       {"type", "object"},
+                       {"additionalProperties", false},
+                       {"properties", ordered_json::object()}};
   const auto require = [](ordered_json& node, const std::string& key) {
     ordered_json& names = node["required"];
     if (std::find(names.begin(), names.end(), key) == names.end()) names.push_back(key);
@@ -183,8 +200,12 @@ std::string json_schema(const FieldList& list) {
       if (f.doc.is_required) require(*node, key);
       ordered_json& child = (*node)["properties"][key];
       if (child.is_null()) {
-        const auto section = std::find_if(list.sections.begin(), list.sections.end(), [&](const FieldList::Section& s) { return s.path == path; });
-        child = {{"type", "object"}, {"description", section->doc}, {"additionalProperties", false}, {"properties", ordered_json::object()}};
+        const auto section = std::find_if(list.sections.begin(), list.sections.end(),
+                                          [&](const FieldList::Section& s) { return s.path == path; });
+        child = {{"type", "object"},
+                 {"description", section->doc},
+                 {"additionalProperties", false},
+                 {"properties", ordered_json::object()}};
       }
       node = &child;
     }
@@ -196,18 +217,22 @@ std::string json_schema(const FieldList& list) {
 }
 
 std::vector<std::string> differences(const FieldList& a, const FieldList& b) {
-  NSA_CHECK(a.fields.size() == b.fields.size(), "differences: lists of {} and {} fields are not of the same struct", a.fields.size(), b.fields.size());
+  NSA_CHECK(a.fields.size() == b.fields.size(), "differences: lists of {} and {} fields are not of the same struct",
+            a.fields.size(), b.fields.size());
   std::vector<std::string> lines;
   for (std::size_t i = 0; i < a.fields.size(); ++i) {
     const ordered_json x = field_value(a.fields[i]), y = field_value(b.fields[i]);
-    const auto plain = [](const ordered_json& v) { return v.is_string() && !v.get<std::string>().empty() ? v.get<std::string>() : v.dump(); };
+    const auto plain = [](const ordered_json& v) {
+      return v.is_string() && !v.get<std::string>().empty() ? v.get<std::string>() : v.dump();
+    };
     if (x != y) lines.push_back(fmt::format("{}: {} -> {}", a.fields[i].path, plain(x), plain(y)));
   }
   return lines;
 }
 
 std::string did_you_mean(const std::string& name, const std::vector<std::string>& candidates) {
-  // From the surest kind of mistake to the least sure: a misspelling, the right key in a wrong section, a misspelt key in a wrong section, a part of the key.
+  // From the surest kind of mistake to the least sure: a misspelling, the right key in a wrong section, a misspelt key
+  // in a wrong section, a part of the key.
   struct Best {
     std::size_t score = static_cast<std::size_t>(-1);
     std::string name;
@@ -218,13 +243,15 @@ std::string did_you_mean(const std::string& name, const std::vector<std::string>
   const std::string last = last_component(name);
   if (last.size() > 100) return "";  // not a name anyone meant
   for (const std::string& candidate : candidates) {
-    const std::size_t common = common_components(name, candidate), whole = edit_distance(name.substr(common), candidate.substr(common));
+    const std::size_t common = common_components(name, candidate),
+                      whole = edit_distance(name.substr(common), candidate.substr(common));
     const std::string other = last_component(candidate);
     const std::size_t key = edit_distance(last, other);
     if (whole <= largest_misspelling(name.substr(common))) misspelt.offer(whole, candidate);
     if (key == 0) elsewhere.offer(whole, candidate);
     if (key <= largest_misspelling(last)) misspelt_elsewhere.offer(key * 1000 + whole, candidate);
-    if (last.size() >= 4 && (other.find(last) != std::string::npos || (other.size() >= 4 && last.find(other) != std::string::npos)))
+    if (last.size() >= 4 &&
+        (other.find(last) != std::string::npos || (other.size() >= 4 && last.find(other) != std::string::npos)))
       part.offer(whole, candidate);
   }
   for (const Best& best : {misspelt, elsewhere, misspelt_elsewhere, part}) {

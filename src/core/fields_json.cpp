@@ -15,23 +15,29 @@ namespace {
 constexpr double kExact = 9007199254740992.0;  // 2^53: above it a double may not be the integer that was written
 
 /// 5 -> "5", 16777216 -> "16777216", 0.5 -> "0.5", 1e18 -> "1e18"
-std::string number(double v) { return std::fabs(v) < 1e15 && v == std::floor(v) ? fmt::format("{:.0f}", v) : fmt::format("{}", v); }
+std::string number(double v) {
+  return std::fabs(v) < 1e15 && v == std::floor(v) ? fmt::format("{:.0f}", v) : fmt::format("{}", v);
+}
 
-[[noreturn]] void fail_type(const FieldRef& f, const json& value, const std::string& where, const std::string& expected) {
+[[noreturn]] void fail_type(const FieldRef& f, const json& value, const std::string& where,
+                            const std::string& expected) {
   const bool wants_number = f.kind == Kind::integer || f.kind == Kind::real;
-  const bool quoted = value.is_string() &&
-                      ((wants_number && number_in(value.get<std::string>()).is_number()) || (f.kind == Kind::boolean && (value == "true" || value == "false")));
-  fail_usage("{}: {} ({}) must be {}, got {}{}", where, f.path, f.doc.text, expected, spelled(value), quoted ? "; write it without quotes" : "");
+  const bool quoted = value.is_string() && ((wants_number && number_in(value.get<std::string>()).is_number()) ||
+                                            (f.kind == Kind::boolean && (value == "true" || value == "false")));
+  fail_usage("{}: {} ({}) must be {}, got {}{}", where, f.path, f.doc.text, expected, spelled(value),
+             quoted ? "; write it without quotes" : "");
 }
 
 [[noreturn]] void fail_range(const FieldRef& f, const json& value, const std::string& where) {
-  fail_usage("{}{}{} ({}) must lie in {}, got {}", where, where.empty() ? "" : ": ", f.path, f.doc.text, allowed(f), value.dump());
+  fail_usage("{}{}{} ({}) must lie in {}, got {}", where, where.empty() ? "" : ": ", f.path, f.doc.text, allowed(f),
+             value.dump());
 }
 
 /// 1e4 and 2.0 are integers too, as long as the double holds exactly what was written.
 std::int64_t integer_in(const FieldRef& f, const json& value, const std::string& where) {
   if (value.is_number_unsigned()) {
-    if (value.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) fail_range(f, value, where);
+    if (value.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+      fail_range(f, value, where);
     return value.get<std::int64_t>();
   }
   if (value.is_number_integer()) return value.get<std::int64_t>();
@@ -78,7 +84,8 @@ json number_in(const std::string& text) {
 void check_range(const FieldRef& f, const std::string& where) {
   if (f.kind != Kind::integer && f.kind != Kind::real) return;
   const double v = f.kind == Kind::integer ? static_cast<double>(f.as<std::int64_t>()) : f.as<double>();
-  if (!(v >= f.range.min && v <= f.range.max)) fail_range(f, f.kind == Kind::integer ? json(f.as<std::int64_t>()) : json(v), where);
+  if (!(v >= f.range.min && v <= f.range.max))
+    fail_range(f, f.kind == Kind::integer ? json(f.as<std::int64_t>()) : json(v), where);
 }
 
 void set_field(const FieldRef& f, const json& value, const std::string& where) {
@@ -170,8 +177,10 @@ ordered_json field_schema(const FieldRef& f) {
   if (!f.doc.is_required) schema["default"] = field_value(f);
   const auto bound = [&](const char* name, double v) {
     if (!std::isfinite(v)) return;
-    if (v == std::floor(v) && std::fabs(v) <= kExact) schema[name] = static_cast<std::int64_t>(v);
-    else schema[name] = v;
+    if (v == std::floor(v) && std::fabs(v) <= kExact)
+      schema[name] = static_cast<std::int64_t>(v);
+    else
+      schema[name] = v;
   };
   bound("minimum", f.range.min);
   bound("maximum", f.range.max);

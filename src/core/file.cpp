@@ -47,7 +47,8 @@ std::string read_file(const std::string& path) {
   return content;
 }
 
-OutputFile::OutputFile(const std::string& path) : path_(path), fd_(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
+OutputFile::OutputFile(const std::string& path)
+    : path_(path), fd_(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
   NSA_CHECK(fd_ >= 0, "cannot create {}: {}", path, std::strerror(errno));
 }
 
@@ -74,19 +75,22 @@ void OutputFile::write(const void* data, std::size_t bytes) {
   }
 }
 
-// Starts sending what is new to the disk, waits for the stretch before it and gives its cache pages back, which the next stretch then takes: copying and the
-// disk overlap, and a checkpoint does not push everything else out of the page cache. Only hints: errors come out of fsync.
+// Starts sending what is new to the disk, waits for the stretch before it and gives its cache pages back, which the
+// next stretch then takes: copying and the disk overlap, and a checkpoint does not push everything else out of the page
+// cache. Only hints: errors come out of fsync.
 void OutputFile::write_behind() {
   sync_file_range(fd_, started_, written_ - started_, SYNC_FILE_RANGE_WRITE);
   if (started_ > on_disk_) {
-    sync_file_range(fd_, on_disk_, started_ - on_disk_, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    sync_file_range(fd_, on_disk_, started_ - on_disk_,
+                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
     posix_fadvise(fd_, on_disk_, started_ - on_disk_, POSIX_FADV_DONTNEED);
   }
   on_disk_ = std::exchange(started_, written_);
 }
 
 void OutputFile::finish() {
-  NSA_CHECK(fsync(fd_) == 0 || errno == EINVAL, "cannot write {} to the disk: {}", path_, std::strerror(errno));  // EINVAL: a pipe or a device
+  NSA_CHECK(fsync(fd_) == 0 || errno == EINVAL, "cannot write {} to the disk: {}", path_,
+            std::strerror(errno));  // EINVAL: a pipe or a device
   const int fd = std::exchange(fd_, -1);
   if (close(fd) != 0 && errno != EINTR) {  // some file systems (NFS, quotas) report a failed write only here
     const int error = errno;
@@ -126,7 +130,8 @@ void make_folders(const std::string& path) {
     } else if (mkdir(part.c_str(), 0777) == 0) {
       sync_folder(folder_of(part));  // or a file inside it, however well synced, may be nowhere after a power cut
     } else {
-      NSA_CHECK(errno == EEXIST, "cannot make the folder {}: {}", part, std::strerror(errno));  // another process was quicker
+      NSA_CHECK(errno == EEXIST, "cannot make the folder {}: {}", part,
+                std::strerror(errno));  // another process was quicker
     }
     if (end == std::string::npos) return;
   }

@@ -11,12 +11,15 @@ using nlohmann::json;
 namespace {
 
 constexpr std::size_t kMaxDepth = 64;
-constexpr std::size_t kLongest = 300;  // of what the library says: it quotes the offending token, which may be the whole file
+constexpr std::size_t kLongest =
+    300;  // of what the library says: it quotes the offending token, which may be the whole file
 
-/// Receives the parser's events. `stream_` is what the parser reads: its position at a key is the end of that key, which the events do not tell.
+/// Receives the parser's events. `stream_` is what the parser reads: its position at a key is the end of that key,
+/// which the events do not tell.
 class TreeBuilder {
  public:
-  TreeBuilder(const std::string& text, const std::string& origin, std::istringstream& stream, Exit code, KeyLines* lines)
+  TreeBuilder(const std::string& text, const std::string& origin, std::istringstream& stream, Exit code,
+              KeyLines* lines)
       : text_(text), origin_(origin), stream_(stream), code_(code), lines_(lines) {}
 
   json take() { return std::move(root_); }
@@ -37,11 +40,14 @@ class TreeBuilder {
     Level& top = stack_.back();
     top.path.resize(top.prefix);
     top.path += name;
-    const std::size_t position = text_.size() - static_cast<std::size_t>(std::max<std::streamsize>(0, stream_.rdbuf()->in_avail()));
+    const std::size_t position =
+        text_.size() - static_cast<std::size_t>(std::max<std::streamsize>(0, stream_.rdbuf()->in_avail()));
     const std::int64_t line = line_at(position);
     if (top.value->contains(name)) {
       const std::string path = top.path.substr(0, kLongest);
-      throw Error(fmt::format("{}, line {}: the key \"{}\" is given twice{}; remove one of them", origin_, line, path, first_line(top.path)), code_);
+      throw Error(fmt::format("{}, line {}: the key \"{}\" is given twice{}; remove one of them", origin_, line, path,
+                              first_line(top.path)),
+                  code_);
     }
     if (lines_) (*lines_)[top.path] = line;
     top.next = name;
@@ -50,13 +56,16 @@ class TreeBuilder {
 
   bool parse_error(std::size_t position, const std::string&, const json::exception& error) {
     std::string what = error.what();
-    // "[json.exception.parse_error.101] parse error at line 3, column 5: syntax error while ...": the line is said in our own words
+    // "[json.exception.parse_error.101] parse error at line 3, column 5: syntax error while ...": the line is said in
+    // our own words
     if (const std::size_t colon = what.find(": "); colon != std::string::npos) what = what.substr(colon + 2);
     if (what.size() > kLongest) what = what.substr(0, kLongest) + "...";
     position = std::min(position, text_.size());
     const std::size_t line_start = position ? text_.rfind('\n', position - 1) + 1 : 0;  // npos + 1 == 0
     const std::size_t column = std::max<std::size_t>(position - line_start, 1);
-    throw Error(fmt::format("{}, line {}, column {}: not valid JSON: {}{}", origin_, line_at(position), column, what, hint(position)), code_);
+    throw Error(fmt::format("{}, line {}, column {}: not valid JSON: {}{}", origin_, line_at(position), column, what,
+                            hint(position)),
+                code_);
   }
 
  private:
@@ -87,7 +96,8 @@ class TreeBuilder {
   }
 
   bool open(json&& empty) {
-    if (stack_.size() >= kMaxDepth) throw Error(fmt::format("{}: nested deeper than {} levels", origin_, kMaxDepth), code_);
+    if (stack_.size() >= kMaxDepth)
+      throw Error(fmt::format("{}: nested deeper than {} levels", origin_, kMaxDepth), code_);
     std::string path = stack_.empty() ? "" : stack_.back().path + ".";
     const std::size_t prefix = path.size();
     json* value = place(std::move(empty));
@@ -103,7 +113,8 @@ class TreeBuilder {
   /// Keys come in order, so newlines are counted once.
   std::int64_t line_at(std::size_t position) {
     if (position > counted_) {
-      line_ += std::count(text_.begin() + static_cast<std::ptrdiff_t>(counted_), text_.begin() + static_cast<std::ptrdiff_t>(position), '\n');
+      line_ += std::count(text_.begin() + static_cast<std::ptrdiff_t>(counted_),
+                          text_.begin() + static_cast<std::ptrdiff_t>(position), '\n');
       counted_ = position;
     }
     return line_;
@@ -121,8 +132,10 @@ class TreeBuilder {
     const char last = text_[position - 1];
     std::size_t i = position - 1;
     while (i > 0 && (text_[i - 1] == ' ' || text_[i - 1] == '\n' || text_[i - 1] == '\t' || text_[i - 1] == '\r')) --i;
-    if ((last == '}' || last == ']') && i > 0 && text_[i - 1] == ',') return fmt::format("; remove the comma before '{}'", last);
-    if (position == text_.size() && !stack_.empty()) return "; the text ends too early, is it cut off or is a bracket not closed?";
+    if ((last == '}' || last == ']') && i > 0 && text_[i - 1] == ',')
+      return fmt::format("; remove the comma before '{}'", last);
+    if (position == text_.size() && !stack_.empty())
+      return "; the text ends too early, is it cut off or is a bracket not closed?";
     return "";
   }
 

@@ -19,8 +19,9 @@ namespace HWY_NAMESPACE {
 namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// `rounds` times 12 independent multiply-adds of a whole vector: enough chains to hide their latency (4-5 cycles, 2 units), few enough for 16 registers.
-// Every chain starts from another number, or the compiler sees 12 times the same chain and computes one. Returns the FLOPs done; *sink keeps the result alive.
+// `rounds` times 12 independent multiply-adds of a whole vector: enough chains to hide their latency (4-5 cycles, 2
+// units), few enough for 16 registers. Every chain starts from another number, or the compiler sees 12 times the same
+// chain and computes one. Returns the FLOPs done; *sink keeps the result alive.
 double fma_rounds(std::int64_t rounds, float x, float* sink) {
   const hn::ScalableTag<float> d;
   const auto a = hn::Set(d, x), b = hn::Set(d, 1.0f - x);  // x < 1: the numbers stay near 1
@@ -42,7 +43,8 @@ void triad_piece(float* a, const float* b, const float* c, std::int64_t n) {
   const hn::ScalableTag<float> d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto s = hn::Set(d, 3.0f);
-  for (std::int64_t i = 0; i + lanes <= n; i += lanes) hn::StoreU(hn::MulAdd(hn::LoadU(d, c + i), s, hn::LoadU(d, b + i)), d, a + i);
+  for (std::int64_t i = 0; i + lanes <= n; i += lanes)
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, c + i), s, hn::LoadU(d, b + i)), d, a + i);
 }
 
 }  // namespace
@@ -61,8 +63,8 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 
 }  // namespace
 
-// Each thread's best short run, added up: a run that a neighbour interrupts does not count, and all threads run at once, so the clock is that of a machine
-// under load.
+// Each thread's best short run, added up: a run that a neighbour interrupts does not count, and all threads run at
+// once, so the clock is that of a machine under load.
 double measure_fma_gflops(int threads) {
   constexpr std::int64_t kRounds = 100000;  // a fraction of a millisecond
   std::vector<double> best(static_cast<std::size_t>(threads), 0.0);
@@ -74,7 +76,8 @@ double measure_fma_gflops(int threads) {
       const double start = now();
       const double flops = HWY_DYNAMIC_DISPATCH(fma_rounds)(kRounds, 0.999f, &sink);
       const double seconds = now() - start;
-      if (sink > 0) fastest = std::max(fastest, flops / seconds * 1e-9);  // reading sink keeps the work from being dropped
+      if (sink > 0)
+        fastest = std::max(fastest, flops / seconds * 1e-9);  // reading sink keeps the work from being dropped
     } while (now() < end);
     best[static_cast<std::size_t>(i)] = fastest;
   });
@@ -85,7 +88,8 @@ double measure_gbytes_s(int threads) {
   constexpr std::int64_t kLength = std::int64_t{8} << 20, kGrain = 1 << 16;  // 3 arrays of 32 MiB
   const std::unique_ptr<float[]> memory(new float[3 * kLength]);
   float *a = memory.get(), *b = a + kLength, *c = b + kLength;
-  parallel_ranges(threads, 3 * kLength, kGrain, [&](std::int64_t begin, std::int64_t end, int) { std::fill(a + begin, a + end, 1.0f); });
+  parallel_ranges(threads, 3 * kLength, kGrain,
+                  [&](std::int64_t begin, std::int64_t end, int) { std::fill(a + begin, a + end, 1.0f); });
   double best = 0;
   for (int run = 0; run < 4; ++run) {
     const double start = now();

@@ -17,7 +17,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr std::int64_t kChunk = 256;  // a whole number of vectors: which elements share one does not change their bits
 
-// Rng::normal() of a vector of indices at a time; logarithm and cosine may differ from libm's by a few units in the last place of a double.
+// Rng::normal() of a vector of indices at a time; logarithm and cosine may differ from libm's by a few units in the
+// last place of a double.
 void fill_normal(const Rng& rng, double std, std::int64_t first, std::int64_t last, float* out) {
   const hn::ScalableTag<double> d;
   const hn::Rebind<float, decltype(d)> df;

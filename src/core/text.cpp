@@ -38,7 +38,8 @@ std::string human_duration(double seconds) {
   if (!std::isfinite(seconds) || seconds < 0) return "?";
   if (seconds < 9.95) return fmt::format("{:.1f} s", seconds);
   if (seconds < 59.5) return fmt::format("{:.0f} s", seconds);
-  const auto s = static_cast<std::int64_t>(std::llround(seconds)), minutes = s / 60, hours = minutes / 60, days = hours / 24;
+  const auto s = static_cast<std::int64_t>(std::llround(seconds)), minutes = s / 60, hours = minutes / 60,
+             days = hours / 24;
   if (hours < 1) return fmt::format("{}:{:02}", minutes, s % 60);
   if (days < 1) return fmt::format("{}:{:02}:{:02}", hours, minutes % 60, s % 60);
   return fmt::format("{}d {:02}:{:02}", days, hours % 24, minutes % 60);
@@ -65,7 +66,8 @@ std::string to_text(const Table& table) {
   std::string out = table.title.empty() ? "" : table.title + "\n";
   const auto line = [&](const std::vector<std::string>& cells) {
     std::string text;
-    for (std::size_t i = 0; i < cells.size(); ++i) text += i == 0 ? fmt::format("  {:<{}}", cells[i], width[i]) : fmt::format("  {:>{}}", cells[i], width[i]);
+    for (std::size_t i = 0; i < cells.size(); ++i)
+      text += i == 0 ? fmt::format("  {:<{}}", cells[i], width[i]) : fmt::format("  {:>{}}", cells[i], width[i]);
     text.erase(text.find_last_not_of(' ') + 1);
     out += text + "\n";
   };
@@ -82,6 +84,5 @@ std::string now_utc() {
   std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
   return text;
 }
-
 
 }  // namespace nsa

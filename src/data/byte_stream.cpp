@@ -46,7 +46,9 @@ struct ByteStream::Impl {
   std::size_t take_plain(char* out, std::size_t n);
   std::size_t take_gzip(char* out, std::size_t n);
   std::size_t take_zstd(char* out, std::size_t n);
-  [[noreturn]] void damaged(const char* kind, const char* reason) const { fail("{}: damaged {} data at byte {}: {}", path, kind, consumed, reason); }
+  [[noreturn]] void damaged(const char* kind, const char* reason) const {
+    fail("{}: damaged {} data at byte {}: {}", path, kind, consumed, reason);
+  }
 };
 
 /// False at the end of the file.
@@ -69,10 +71,12 @@ void ByteStream::Impl::open() {
   NSA_CHECK(::fstat(fd, &status) == 0 && !S_ISDIR(status.st_mode), "{}: this is a folder, not a file", path);
   refill();
   const std::string_view head(input.data(), std::min<std::size_t>(end, 4));
-  const bool skippable_frame = head.size() == 4 && (head[0] & 0xF0) == 0x50 && head.substr(1) == "\x2a\x4d\x18";  // pzstd begins with one
+  const bool skippable_frame =
+      head.size() == 4 && (head[0] & 0xF0) == 0x50 && head.substr(1) == "\x2a\x4d\x18";  // pzstd begins with one
   if (head.substr(0, 2) == "\x1f\x8b") {
     packing = Packing::gzip;
-    NSA_CHECK(inflateInit2(&gzip, 15 + 16) == Z_OK, "{}: zlib cannot start: out of memory", path);  // 16: expect a gzip header
+    NSA_CHECK(inflateInit2(&gzip, 15 + 16) == Z_OK, "{}: zlib cannot start: out of memory",
+              path);  // 16: expect a gzip header
   } else if (head == "\x28\xb5\x2f\xfd" || skippable_frame) {
     packing = Packing::zstd;
     zstd = ZSTD_createDCtx();
@@ -80,8 +84,10 @@ void ByteStream::Impl::open() {
     ZSTD_DCtx_setParameter(zstd, ZSTD_d_windowLogMax, 31);  // files made with --long
   }
   const std::string extension = std::filesystem::path(path).extension().string();
-  NSA_CHECK(packing == Packing::gzip || extension != ".gz" || end == 0, "{}: named .gz, but it does not begin as gzip data does", path);
-  NSA_CHECK(packing == Packing::zstd || extension != ".zst" || end == 0, "{}: named .zst, but it does not begin as zstd data does", path);
+  NSA_CHECK(packing == Packing::gzip || extension != ".gz" || end == 0,
+            "{}: named .gz, but it does not begin as gzip data does", path);
+  NSA_CHECK(packing == Packing::zstd || extension != ".zst" || end == 0,
+            "{}: named .zst, but it does not begin as zstd data does", path);
 }
 
 std::size_t ByteStream::Impl::take_plain(char* out, std::size_t n) {
@@ -114,7 +120,8 @@ std::size_t ByteStream::Impl::take_gzip(char* out, std::size_t n) {
     gzip.avail_out = static_cast<uInt>(std::min<std::size_t>(n, 1u << 30));
     const uInt room = gzip.avail_out;
     const int status = inflate(&gzip, Z_NO_FLUSH);
-    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) damaged("gzip", gzip.msg ? gzip.msg : "not gzip");
+    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
+      damaged("gzip", gzip.msg ? gzip.msg : "not gzip");
     const std::size_t used = end - begin - gzip.avail_in;
     begin += used;
     consumed += static_cast<std::int64_t>(used);
@@ -144,12 +151,9 @@ ByteStream::~ByteStream() = default;
 
 std::size_t ByteStream::read(char* out, std::size_t n) {
   switch (impl_->packing) {
-    case Packing::gzip:
-      return impl_->take_gzip(out, n);
-    case Packing::zstd:
-      return impl_->take_zstd(out, n);
-    case Packing::none:
-      break;
+    case Packing::gzip: return impl_->take_gzip(out, n);
+    case Packing::zstd: return impl_->take_zstd(out, n);
+    case Packing::none: break;
   }
   return impl_->take_plain(out, n);
 }

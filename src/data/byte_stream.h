@@ -1,4 +1,5 @@
-// A file as bytes, decompressed on the way when it is gzip or zstd (also several members or frames one after the other).
+// A file as bytes, decompressed on the way when it is gzip or zstd (also several members or frames one after the
+// other).
 #pragma once
 
 #include <cstddef>

@@ -20,7 +20,8 @@ constexpr std::size_t kPieceBytes = 1 << 18;                  // plain text is h
 constexpr std::size_t kLongestPiece = std::size_t{64} << 20;  // text without any place to cut is cut here all the same
 constexpr std::size_t kNoLimit = static_cast<std::size_t>(-1);
 
-/// Keeps the string under the key "text" of the outermost object and nothing else: the callbacks of the library's event parser.
+/// Keeps the string under the key "text" of the outermost object and nothing else: the callbacks of the library's event
+/// parser.
 class TextField {
  public:
   using Json = nlohmann::json;
@@ -110,9 +111,9 @@ struct Corpus::Reader {
   ByteStream bytes;
   bool is_json;
   std::vector<char> buffer;
-  std::size_t begin = 0, end = 0;       // unread part of buffer
-  std::string line;                     // the last one read, with its line end; of a plain-text line beyond the limit, a part
-  std::int64_t number = 0;              // of that line, from 1
+  std::size_t begin = 0, end = 0;  // unread part of buffer
+  std::string line;         // the last one read, with its line end; of a plain-text line beyond the limit, a part
+  std::int64_t number = 0;  // of that line, from 1
   bool starts = true, complete = true;  // is `line` the beginning of its line, and its end?
 
   bool next(std::size_t limit);
@@ -132,16 +133,19 @@ bool Corpus::Reader::next(std::size_t limit) {
     const char* from = buffer.data() + begin;
     const std::size_t available = std::min(end - begin, limit - line.size());
     const void* newline = std::memchr(from, '\n', available);
-    const std::size_t count = newline ? static_cast<std::size_t>(static_cast<const char*>(newline) - from) + 1 : available;
+    const std::size_t count =
+        newline ? static_cast<std::size_t>(static_cast<const char*>(newline) - from) + 1 : available;
     line.append(from, count);
     begin += count;
     complete = newline != nullptr;
   }
-  if (!complete && line.size() >= limit) {  // no character is torn: give its first bytes back (they are still in the buffer, or go back into it)
+  if (!complete && line.size() >= limit) {  // no character is torn: give its first bytes back (they are still in the
+                                            // buffer, or go back into it)
     const std::size_t tail = utf8_unfinished_tail(line);
     if (tail > begin) {
       std::vector<char> longer(line.end() - static_cast<std::ptrdiff_t>(tail), line.end());
-      longer.insert(longer.end(), buffer.begin() + static_cast<std::ptrdiff_t>(begin), buffer.begin() + static_cast<std::ptrdiff_t>(end));
+      longer.insert(longer.end(), buffer.begin() + static_cast<std::ptrdiff_t>(begin),
+                    buffer.begin() + static_cast<std::ptrdiff_t>(end));
       end = longer.size();
       begin = 0;
       longer.resize(std::max(longer.size(), buffer.size()));
@@ -183,7 +187,8 @@ void Corpus::bad(std::size_t file, std::int64_t line, const std::string& why) {
 
 bool Corpus::open_next() {
   if (file_ == files_.size()) return false;
-  const bool json = options_.format == TextFormat::jsonl || (options_.format == TextFormat::automatic && is_jsonl(files_[file_]));
+  const bool json =
+      options_.format == TextFormat::jsonl || (options_.format == TextFormat::automatic && is_jsonl(files_[file_]));
   reader_ = std::make_unique<Reader>(files_[file_], json);
   document_.clear();
   document_line_ = 1;
@@ -250,8 +255,8 @@ bool Corpus::next_text(CorpusPiece& piece) {
     const std::size_t valid = utf8_valid_prefix(line);
     if (valid < line.size()) {
       bad(file_, reader_->number,
-          fmt::format("invalid UTF-8 (byte 0x{:02X} at byte {} of the {})", static_cast<unsigned char>(line[valid]), valid + 1,
-                      reader_->starts ? "line" : "rest of a long line"));
+          fmt::format("invalid UTF-8 (byte 0x{:02X} at byte {} of the {})", static_cast<unsigned char>(line[valid]),
+                      valid + 1, reader_->starts ? "line" : "rest of a long line"));
       continue;
     }
     if (document_.empty()) document_line_ = reader_->number;

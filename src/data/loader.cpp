@@ -30,7 +30,8 @@ std::int64_t Permutation::operator()(std::int64_t i) const {
   return static_cast<std::int64_t>(x);
 }
 
-TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size) : T_(T), vocab_size_(vocab_size) {
+TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size)
+    : T_(T), vocab_size_(vocab_size) {
   NSA_CHECK(T >= 1, "data: sequence length {} is not positive", T);
   NSA_CHECK(!globs.empty(), "data: no shards given");
   first_.push_back(0);
@@ -45,19 +46,23 @@ TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std:
     if (!shard.info()) continue;
     const ShardInfo& info = *shard.info();
     NSA_CHECK(info.vocab_size == vocab_size,
-              "shard {}: made for a vocabulary of {}, but the model's is {}: set model.vocab_size, or make the shards with the model's tokenizer", file,
-              info.vocab_size, vocab_size);
+              "shard {}: made for a vocabulary of {}, but the model's is {}: set model.vocab_size, or make the shards "
+              "with the model's tokenizer",
+              file, info.vocab_size, vocab_size);
     if (info.tokenizer_hash == 0) continue;
     if (with_hash && with_hash->info()->tokenizer_hash != info.tokenizer_hash) {
-      fail("shard {}: made with the tokenizer {} ({:016x}), but {} with {} ({:016x}): shards of one run need one tokenizer", file, info.tokenizer,
-           info.tokenizer_hash, with_hash->path(), with_hash->info()->tokenizer, with_hash->info()->tokenizer_hash);
+      fail(
+          "shard {}: made with the tokenizer {} ({:016x}), but {} with {} ({:016x}): shards of one run need one "
+          "tokenizer",
+          file, info.tokenizer, info.tokenizer_hash, with_hash->path(), with_hash->info()->tokenizer,
+          with_hash->info()->tokenizer_hash);
     }
     with_hash = &shard;
   }
-  NSA_CHECK(
-      sequences() > 0,
-      "data: no shard holds a single sequence: one takes {} + 1 tokens, the longest of {} shards has {} ({}): give more text or a shorter data.sequence_length",
-      T, shards_.size(), longest, files[0]);
+  NSA_CHECK(sequences() > 0,
+            "data: no shard holds a single sequence: one takes {} + 1 tokens, the longest of {} shards has {} ({}): "
+            "give more text or a shorter data.sequence_length",
+            T, shards_.size(), longest, files[0]);
 }
 
 std::int64_t TokenData::tokens() const {
@@ -76,9 +81,11 @@ std::int64_t TokenData::skipped_tokens() const {
 }
 
 void TokenData::read(std::int64_t sequence, std::int32_t* out) const {
-  NSA_CHECK(sequence >= 0 && sequence < sequences(), "data: sequence {} asked for, but there are {}", sequence, sequences());
+  NSA_CHECK(sequence >= 0 && sequence < sequences(), "data: sequence {} asked for, but there are {}", sequence,
+            sequences());
   // The last shard that starts at or before it; shards without a sequence share their start with the next one.
-  const auto s = static_cast<std::size_t>(std::upper_bound(first_.begin(), first_.end(), sequence) - first_.begin() - 1);
+  const auto s =
+      static_cast<std::size_t>(std::upper_bound(first_.begin(), first_.end(), sequence) - first_.begin() - 1);
   shards_[s].read((sequence - first_[s]) * T_, T_ + 1, out, vocab_size_);
 }
 

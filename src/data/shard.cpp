@@ -40,7 +40,8 @@ std::string foreign_content(const unsigned char* map, std::size_t size) {
   if (head.substr(0, 6) == "\x93NUMPY") return "a NumPy array";
   if (head.substr(0, 4) == "PK\x03\x04") return "a zip archive";
   // As uint16 these would be tokens whose two bytes are both printable, thousands in a row.
-  const bool printable = std::all_of(head.begin(), head.end(), [](unsigned char c) { return std::isprint(c) || c == '\n' || c == '\r' || c == '\t'; });
+  const bool printable = std::all_of(
+      head.begin(), head.end(), [](unsigned char c) { return std::isprint(c) || c == '\n' || c == '\r' || c == '\t'; });
   return printable && head.size() >= 16 ? "text" : "";
 }
 
@@ -81,14 +82,10 @@ std::int64_t widen(const unsigned char* from, std::int64_t n, std::int32_t* out)
 
 const char* name_of(ShardFormat format) {
   switch (format) {
-    case ShardFormat::llmc_u16:
-      return "llm.c uint16";
-    case ShardFormat::llmc_u32:
-      return "llm.c uint32";
-    case ShardFormat::raw_u16:
-      return "headerless uint16";
-    case ShardFormat::bin_tok:
-      return "BIN.TOK";
+    case ShardFormat::llmc_u16: return "llm.c uint16";
+    case ShardFormat::llmc_u32: return "llm.c uint32";
+    case ShardFormat::raw_u16: return "headerless uint16";
+    case ShardFormat::bin_tok: return "BIN.TOK";
   }
   return "?";
 }
@@ -97,8 +94,8 @@ std::string side_car_of(const std::string& shard) { return shard + ".json"; }
 
 void Shard::find_layout() {
   const auto check_version = [&](std::int32_t got, std::int32_t lowest, std::int32_t highest) {
-    NSA_CHECK(got >= lowest && got <= highest, "shard {}: {} header with version {}, but only {}{} is known", path_, name_of(format_), got, lowest,
-              highest > lowest ? fmt::format(" to {}", highest) : "");
+    NSA_CHECK(got >= lowest && got <= highest, "shard {}: {} header with version {}, but only {}{} is known", path_,
+              name_of(format_), got, lowest, highest > lowest ? fmt::format(" to {}", highest) : "");
   };
   const std::string_view magic(reinterpret_cast<const char*>(map_), std::min<std::size_t>(size_, kBinTok.size()));
   const std::int32_t first = size_ >= 4 ? header_word(map_, 0) : 0;
@@ -109,33 +106,44 @@ void Shard::find_layout() {
   } else {
     format_ = ShardFormat::raw_u16;
     const std::string foreign = foreign_content(map_, size_);
-    NSA_CHECK(foreign.empty(), "shard {}: this is {}, not token ids; the tool `tokenize` makes shards from text", path_, foreign);
-    NSA_CHECK(size_ % 2 == 0, "shard {}: no known header and an odd size of {} bytes, so not headerless uint16 tokens either: truncated or not a shard", path_,
-              size_);
+    NSA_CHECK(foreign.empty(), "shard {}: this is {}, not token ids; the tool `tokenize` makes shards from text", path_,
+              foreign);
+    NSA_CHECK(size_ % 2 == 0,
+              "shard {}: no known header and an odd size of {} bytes, so not headerless uint16 tokens either: "
+              "truncated or not a shard",
+              path_, size_);
     tokens_ = static_cast<std::int64_t>(size_ / 2);
     data_ = map_;
     return;
   }
-  NSA_CHECK(size_ >= kHeaderBytes, "shard {}: truncated: {} bytes, but its {} header alone takes {}", path_, size_, name_of(format_), kHeaderBytes);
+  NSA_CHECK(size_ >= kHeaderBytes, "shard {}: truncated: {} bytes, but its {} header alone takes {}", path_, size_,
+            name_of(format_), kHeaderBytes);
   std::int64_t extra = 0;  // bytes allowed after the tokens
   if (format_ == ShardFormat::bin_tok) {
     check_version(header_word(map_, 2), 1, 2);
-    NSA_CHECK(header_word(map_, 3) == 4, "shard {}: BIN.TOK with {} bytes per token, but only 4 is known", path_, header_word(map_, 3));
+    NSA_CHECK(header_word(map_, 3) == 4, "shard {}: BIN.TOK with {} bytes per token, but only 4 is known", path_,
+              header_word(map_, 3));
     tokens_ = header_word(map_, 4);
     if (header_word(map_, 2) == 2) header_vocab_ = header_word(map_, 5);
-    if (header_word(map_, 2) == 2 && header_word(map_, 6) != 0) extra = tokens_ / 8 + tokens_ % 8;  // its loss mask, which is not used here
+    if (header_word(map_, 2) == 2 && header_word(map_, 6) != 0)
+      extra = tokens_ / 8 + tokens_ % 8;  // its loss mask, which is not used here
   } else {
-    check_version(header_word(map_, 1), format_ == ShardFormat::llmc_u16 ? 1 : 7, format_ == ShardFormat::llmc_u16 ? 1 : 7);
+    check_version(header_word(map_, 1), format_ == ShardFormat::llmc_u16 ? 1 : 7,
+                  format_ == ShardFormat::llmc_u16 ? 1 : 7);
     tokens_ = header_word(map_, 2);
   }
   width_ = format_ == ShardFormat::llmc_u16 ? 2 : 4;
   data_ = map_ + kHeaderBytes;
-  const std::int64_t expected = static_cast<std::int64_t>(kHeaderBytes) + tokens_ * width_, size = static_cast<std::int64_t>(size_);
+  const std::int64_t expected = static_cast<std::int64_t>(kHeaderBytes) + tokens_ * width_,
+                     size = static_cast<std::int64_t>(size_);
   NSA_CHECK(tokens_ >= 0, "shard {}: its header says {} tokens: damaged", path_, tokens_);
-  NSA_CHECK(size >= expected, "shard {}: truncated: its header says {} tokens, which needs {} bytes, but the file has {}", path_, tokens_, expected, size);
+  NSA_CHECK(size >= expected,
+            "shard {}: truncated: its header says {} tokens, which needs {} bytes, but the file has {}", path_, tokens_,
+            expected, size);
   NSA_CHECK(size <= expected + extra,
-            "shard {}: its header says {} tokens, which needs {} bytes, but the file has {}: the header was not completed, or two files were joined", path_,
-            tokens_, expected, size);
+            "shard {}: its header says {} tokens, which needs {} bytes, but the file has {}: the header was not "
+            "completed, or two files were joined",
+            path_, tokens_, expected, size);
 }
 
 Shard::Shard(const std::string& path) : path_(path) {
@@ -149,7 +157,8 @@ Shard::Shard(const std::string& path) : path_(path) {
   const int reason = errno;
   ::close(fd);
   NSA_CHECK(regular, "shard {}: {}", path,
-            known && S_ISDIR(status.st_mode) ? "this is a folder; name the files in it, as in folder/*.bin" : "not a regular file");
+            known && S_ISDIR(status.st_mode) ? "this is a folder; name the files in it, as in folder/*.bin"
+                                             : "not a regular file");
   NSA_CHECK(size_ > 0, "shard {}: empty file", path);
   NSA_CHECK(map != MAP_FAILED, "shard {}: cannot be mapped into memory: {}", path, std::strerror(reason));
   map_ = static_cast<const unsigned char*>(map);
@@ -157,8 +166,9 @@ Shard::Shard(const std::string& path) : path_(path) {
     find_layout();
     info_ = read_side_car(path);
     if (info_) {
-      NSA_CHECK(info_->tokens == tokens_, "shard {}: {} tokens, but its side-car {} says {}: they do not belong together", path, tokens_, side_car_of(path),
-                info_->tokens);
+      NSA_CHECK(info_->tokens == tokens_,
+                "shard {}: {} tokens, but its side-car {} says {}: they do not belong together", path, tokens_,
+                side_car_of(path), info_->tokens);
     } else if (header_vocab_ > 0) {
       info_ = ShardInfo{.tokenizer = "", .vocab_size = header_vocab_, .tokens = tokens_};
     }
@@ -184,13 +194,16 @@ Shard::Shard(Shard&& other) noexcept
       info_(std::move(other.info_)) {}
 
 void Shard::read(std::int64_t begin, std::int64_t n, std::int32_t* out, std::int64_t vocab_size) const {
-  NSA_CHECK(begin >= 0 && n >= 0 && begin <= tokens_ - n, "shard {}: tokens {} to {} asked for, but it has {}", path_, begin, begin + n, tokens_);
+  NSA_CHECK(begin >= 0 && n >= 0 && begin <= tokens_ - n, "shard {}: tokens {} to {} asked for, but it has {}", path_,
+            begin, begin + n, tokens_);
   const unsigned char* from = data_ + begin * width_;
   const std::int64_t highest = width_ == 2 ? widen<std::uint16_t>(from, n, out) : widen<std::uint32_t>(from, n, out);
   if (n == 0 || highest < vocab_size) return;
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t token = static_cast<std::uint32_t>(out[i]);
-    NSA_CHECK(token < vocab_size, "shard {}: token {} at offset {} is outside the vocabulary of {}: the shard was made with another tokenizer, or is damaged",
+    NSA_CHECK(token < vocab_size,
+              "shard {}: token {} at offset {} is outside the vocabulary of {}: the shard was made with another "
+              "tokenizer, or is damaged",
               path_, token, begin + i, vocab_size);
   }
 }
@@ -205,7 +218,8 @@ std::uint64_t Shard::fingerprint() const {
     XXH3_64bits_update(state, map_, size_);
   } else {
     XXH3_64bits_update(state, map_, kHeaderBytes);
-    for (std::size_t i = 0; i < kPages; ++i) XXH3_64bits_update(state, map_ + (size_ - kPage) * i / (kPages - 1), kPage);
+    for (std::size_t i = 0; i < kPages; ++i)
+      XXH3_64bits_update(state, map_ + (size_ - kPage) * i / (kPages - 1), kPage);
   }
   const std::uint64_t digest = XXH3_64bits_digest(state);
   XXH3_freeState(state);
@@ -226,7 +240,9 @@ std::vector<std::string> expand_globs(const std::vector<std::string>& globs) {
       for (std::size_t i = 0; i < result.gl_pathc; ++i) found.emplace_back(result.gl_pathv[i]);
       ::globfree(&result);
       NSA_CHECK(status == 0 && !found.empty(), "{}: no such file{}", pattern,
-                pattern.empty() || pattern[0] != '/' ? fmt::format(" (relative to {})", std::filesystem::current_path(ignored).string()) : "");
+                pattern.empty() || pattern[0] != '/'
+                    ? fmt::format(" (relative to {})", std::filesystem::current_path(ignored).string())
+                    : "");
     }
     for (const std::string& file : found) {
       if (seen.insert(std::filesystem::weakly_canonical(file, ignored).string()).second) files.push_back(file);

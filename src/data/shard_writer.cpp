@@ -25,11 +25,13 @@ void rename_or_fail(const std::string& from, const std::string& to) {
 }
 
 void write_side_car(const std::string& path, const ShardInfo& info) {
-  nlohmann::ordered_json json{{"tokenizer", info.tokenizer},   {"tokenizer_hash", fmt::format("{:016x}", info.tokenizer_hash)},
-                              {"vocab_size", info.vocab_size}, {"eot", info.eot},
-                              {"documents", info.documents},   {"text_bytes", info.text_bytes},
-                              {"tokens", info.tokens}};
-  const std::string text = json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";  // replace: a path need not be UTF-8
+  nlohmann::ordered_json json{
+      {"tokenizer", info.tokenizer},   {"tokenizer_hash", fmt::format("{:016x}", info.tokenizer_hash)},
+      {"vocab_size", info.vocab_size}, {"eot", info.eot},
+      {"documents", info.documents},   {"text_bytes", info.text_bytes},
+      {"tokens", info.tokens}};
+  const std::string text = json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) +
+                           "\n";  // replace: a path need not be UTF-8
   OutputFile file(path);
   file.write(text.data(), text.size());
   file.finish();
@@ -38,14 +40,20 @@ void write_side_car(const std::string& path, const ShardInfo& info) {
 }  // namespace
 
 ShardWriter::ShardWriter(std::string prefix, ShardInfo info, std::int64_t max_tokens)
-    : prefix_(std::move(prefix)), info_(std::move(info)), max_tokens_(max_tokens), width_(info_.vocab_size <= 65536 ? 2 : 4) {
-  NSA_CHECK(max_tokens_ >= 1 && max_tokens_ <= INT32_MAX, "shards {}: a shard holds 1 to {} tokens (its header counts in 32 bits), not {}", prefix_, INT32_MAX,
+    : prefix_(std::move(prefix)),
+      info_(std::move(info)),
+      max_tokens_(max_tokens),
+      width_(info_.vocab_size <= 65536 ? 2 : 4) {
+  NSA_CHECK(max_tokens_ >= 1 && max_tokens_ <= INT32_MAX,
+            "shards {}: a shard holds 1 to {} tokens (its header counts in 32 bits), not {}", prefix_, INT32_MAX,
             max_tokens_);
-  NSA_CHECK(info_.eot >= 0 && info_.eot < info_.vocab_size, "shards {}: end of text is token {}, outside the vocabulary of {}", prefix_, info_.eot,
-            info_.vocab_size);
+  NSA_CHECK(info_.eot >= 0 && info_.eot < info_.vocab_size,
+            "shards {}: end of text is token {}, outside the vocabulary of {}", prefix_, info_.eot, info_.vocab_size);
   const std::string first = fmt::format("{}_{:06}.bin", prefix_, 0);
   NSA_CHECK(!std::filesystem::exists(first),
-            "shards {}: {} exists already, and a new set may be shorter: remove the old files ({}_*.bin*) or give another name", prefix_, first, prefix_);
+            "shards {}: {} exists already, and a new set may be shorter: remove the old files ({}_*.bin*) or give "
+            "another name",
+            prefix_, first, prefix_);
   const std::filesystem::path folder = std::filesystem::path(prefix_).parent_path();
   if (!folder.empty()) make_folders(folder.string());
   open_shard();  // now rather than after an hour of work: the folder may not be writable
@@ -69,10 +77,13 @@ void ShardWriter::open_shard() {
 
 /// The count is known last, and OutputFile only goes forward.
 void ShardWriter::write_header() const {
-  const std::array<std::int32_t, 256> header{width_ == 2 ? kMagicU16 : kMagicU32, width_ == 2 ? 1 : 7, static_cast<std::int32_t>(current_.tokens)};
+  const std::array<std::int32_t, 256> header{width_ == 2 ? kMagicU16 : kMagicU32, width_ == 2 ? 1 : 7,
+                                             static_cast<std::int32_t>(current_.tokens)};
   const std::string path = temporary(files_.back());
   const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
-  const bool written = fd >= 0 && ::pwrite(fd, header.data(), sizeof(header), 0) == static_cast<ssize_t>(sizeof(header)) && ::fsync(fd) == 0;
+  const bool written = fd >= 0 &&
+                       ::pwrite(fd, header.data(), sizeof(header), 0) == static_cast<ssize_t>(sizeof(header)) &&
+                       ::fsync(fd) == 0;
   const int reason = errno;
   if (fd >= 0) ::close(fd);
   NSA_CHECK(written, "cannot write the header of {}: {}", path, std::strerror(reason));
@@ -99,8 +110,8 @@ void ShardWriter::put(const std::int32_t* tokens, std::size_t n) {
   unsigned char* to = buffer_.data() + old;
   for (std::size_t i = 0; i < n; ++i, to += width) {
     const auto token = static_cast<std::uint32_t>(tokens[i]);
-    NSA_CHECK(token < static_cast<std::uint64_t>(info_.vocab_size), "shards {}: token {} is outside the vocabulary of {}", prefix_, tokens[i],
-              info_.vocab_size);
+    NSA_CHECK(token < static_cast<std::uint64_t>(info_.vocab_size),
+              "shards {}: token {} is outside the vocabulary of {}", prefix_, tokens[i], info_.vocab_size);
     std::memcpy(to, &token, width);  // little-endian: the low bytes come first
   }
   current_.tokens += static_cast<std::int64_t>(n);
@@ -122,7 +133,8 @@ void ShardWriter::append(const std::vector<std::int32_t>& tokens, std::int64_t t
     const std::size_t count = std::min(tokens.size() - done, static_cast<std::size_t>(max_tokens_ - current_.tokens));
     put(tokens.data() + done, count);
     done += count;
-    const auto upto = static_cast<std::int64_t>(static_cast<double>(text_bytes) * static_cast<double>(done) / static_cast<double>(tokens.size()));
+    const auto upto = static_cast<std::int64_t>(static_cast<double>(text_bytes) * static_cast<double>(done) /
+                                                static_cast<double>(tokens.size()));
     current_.text_bytes += upto - bytes_done;
     bytes_done = upto;
   }

@@ -19,7 +19,8 @@ namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581: how sentencepiece writes a space inside a piece
 
-/// Tokens of short stretches of text seen before; a new one replaces the old one in its slot, so memory is bounded. 4 MiB.
+/// Tokens of short stretches of text seen before; a new one replaces the old one in its slot, so memory is bounded. 4
+/// MiB.
 struct Cache {
   static constexpr std::size_t kMaxText = 22, kMaxTokens = 10, kSlots = 1 << 16;
   struct Slot {
@@ -58,7 +59,8 @@ struct Tokenizer::Impl {
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor;
   std::vector<std::string> text_of;  // of every token
   std::array<std::int32_t, 256> byte_token{};
-  std::bitset<1 << 16> joined;  // joined[a << 8 | b]: in some piece a character ending in byte a is followed by one starting with byte b
+  std::bitset<1 << 16>
+      joined;  // joined[a << 8 | b]: in some piece a character ending in byte a is followed by one starting with byte b
   std::mutex caches_lock;
   std::vector<std::unique_ptr<Cache>> caches;  // those not in use: each encode() borrows one
 
@@ -87,28 +89,33 @@ void Tokenizer::Impl::read_pieces() {
   for (int byte = 0; byte < 256; ++byte) {
     const int id = processor->PieceToId(fmt::format("<0x{:02X}>", byte));
     NSA_CHECK(processor->IsByte(id),
-              "tokenizer {}: no byte fallback (piece <0x{:02X}> is missing), so it cannot hold every text: make one with train_tokenizer", spec, byte);
+              "tokenizer {}: no byte fallback (piece <0x{:02X}> is missing), so it cannot hold every text: make one "
+              "with train_tokenizer",
+              spec, byte);
     byte_token[static_cast<std::size_t>(byte)] = id;
     text_of[static_cast<std::size_t>(id)] = std::string(1, static_cast<char>(byte));
   }
   const int named = processor->PieceToId(kEotPiece);
   eot = processor->IsControl(named) ? named : processor->eos_id();
-  NSA_CHECK(eot >= 0, "tokenizer {}: no end-of-text piece (neither {} nor an end-of-sentence piece), which separates documents: make one with train_tokenizer",
+  NSA_CHECK(eot >= 0,
+            "tokenizer {}: no end-of-text piece (neither {} nor an end-of-sentence piece), which separates documents: "
+            "make one with train_tokenizer",
             spec, kEotPiece);
 }
 
 void Tokenizer::Impl::check_lossless() {
-  // Spaces at both ends and in a row, line ends, and what Unicode normalisation, case folding or control-character removal would change.
-  for (const char* text :
-       {"a", " a  b ", "\n\t\r\n x", "AbC", "\xEF\xAC\x81\xE2\x91\xA0", "e\xCC\x81\xC3\xA9", "\xE3\x80\x80\xC2\xA0.", "\xE2\x80\x8B\x01\x7F"}) {
+  // Spaces at both ends and in a row, line ends, and what Unicode normalisation, case folding or control-character
+  // removal would change.
+  for (const char* text : {"a", " a  b ", "\n\t\r\n x", "AbC", "\xEF\xAC\x81\xE2\x91\xA0", "e\xCC\x81\xC3\xA9",
+                           "\xE3\x80\x80\xC2\xA0.", "\xE2\x80\x8B\x01\x7F"}) {
     std::vector<std::int32_t> tokens;
     encode_library(text, tokens);
     std::string back;
     for (std::int32_t token : tokens) back += text_of[static_cast<std::size_t>(token)];
-    NSA_CHECK(
-        back == text,
-        "tokenizer {}: not lossless: it turns \"{}\" into \"{}\" (a normalisation rule, a dummy prefix, or spaces removed): make one with train_tokenizer",
-        spec, text, back);
+    NSA_CHECK(back == text,
+              "tokenizer {}: not lossless: it turns \"{}\" into \"{}\" (a normalisation rule, a dummy prefix, or "
+              "spaces removed): make one with train_tokenizer",
+              spec, text, back);
   }
 }
 
@@ -145,7 +152,9 @@ void Tokenizer::Impl::encode_valid(std::string_view text, Cache& cache, std::vec
   };
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
-    if (byte == 0xE2 && text.substr(i, 3) == kSpaceMark) {  // the library would give a space back for this character: it is written as its bytes
+    if (byte == 0xE2 &&
+        text.substr(i, 3) ==
+            kSpaceMark) {  // the library would give a space back for this character: it is written as its bytes
       flush(i);
       for (std::size_t k = 0; k < 3; ++k) out.push_back(byte_token[static_cast<unsigned char>(text[i + k])]);
       begin = i + 3;
@@ -194,8 +203,12 @@ Tokenizer Tokenizer::open(const std::string& spec) {
   const std::string model = read_file(spec);
   impl->hash = XXH3_64bits(model.data(), model.size());
   impl->processor = std::make_unique<sentencepiece::SentencePieceProcessor>();
-  const bool loaded = !model.empty() && impl->processor->LoadFromSerializedProto(model).ok() && impl->processor->GetPieceSize() > 0;
-  NSA_CHECK(loaded, "tokenizer {}: not a sentencepiece model ({} bytes); give \"bytes\" or the .model file that train_tokenizer wrote", spec, model.size());
+  const bool loaded =
+      !model.empty() && impl->processor->LoadFromSerializedProto(model).ok() && impl->processor->GetPieceSize() > 0;
+  NSA_CHECK(loaded,
+            "tokenizer {}: not a sentencepiece model ({} bytes); give \"bytes\" or the .model file that "
+            "train_tokenizer wrote",
+            spec, model.size());
   impl->read_pieces();
   impl->check_lossless();
   return Tokenizer(std::move(impl));
@@ -221,7 +234,8 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
 std::string Tokenizer::decode(const std::vector<std::int32_t>& tokens) const {
   std::string text;
   for (std::int32_t token : tokens) {
-    NSA_CHECK(token >= 0 && token < impl_->vocab_size, "tokenizer {}: token {} is outside the vocabulary of {}", impl_->spec, token, impl_->vocab_size);
+    NSA_CHECK(token >= 0 && token < impl_->vocab_size, "tokenizer {}: token {} is outside the vocabulary of {}",
+              impl_->spec, token, impl_->vocab_size);
     if (impl_->processor) {
       text += impl_->text_of[static_cast<std::size_t>(token)];
     } else if (token < 256) {

@@ -19,16 +19,11 @@ int length_of(unsigned char lead) {
 /// The second byte is where overlong forms, surrogates and values above U+10FFFF show.
 bool second_is_valid(unsigned char lead, unsigned char second) {
   switch (lead) {
-    case 0xE0:
-      return second >= 0xA0 && second <= 0xBF;
-    case 0xED:
-      return second >= 0x80 && second <= 0x9F;
-    case 0xF0:
-      return second >= 0x90 && second <= 0xBF;
-    case 0xF4:
-      return second >= 0x80 && second <= 0x8F;
-    default:
-      return utf8_is_continuation(second);
+    case 0xE0: return second >= 0xA0 && second <= 0xBF;
+    case 0xED: return second >= 0x80 && second <= 0x9F;
+    case 0xF0: return second >= 0x90 && second <= 0xBF;
+    case 0xF4: return second >= 0x80 && second <= 0x8F;
+    default: return utf8_is_continuation(second);
   }
 }
 
@@ -68,7 +63,8 @@ std::size_t utf8_unfinished_tail(std::string_view text) {
     const unsigned char lead = s[n - tail];
     if (utf8_is_continuation(lead)) continue;
     const int length = length_of(lead);
-    const bool unfinished = length > static_cast<int>(tail) && matching(s + n - tail, tail, length) == static_cast<int>(tail);
+    const bool unfinished =
+        length > static_cast<int>(tail) && matching(s + n - tail, tail, length) == static_cast<int>(tail);
     return unfinished ? tail : 0;
   }
   return 0;

@@ -26,12 +26,16 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-// The peak before and after the timed part: a neighbour that came or went shows, and the larger number keeps shares honest.
-Peak larger(const Peak& a, const Peak& b) { return {a.threads, std::max(a.gflops, b.gflops), std::max(a.gbytes_s, b.gbytes_s)}; }
+// The peak before and after the timed part: a neighbour that came or went shows, and the larger number keeps shares
+// honest.
+Peak larger(const Peak& a, const Peak& b) {
+  return {a.threads, std::max(a.gflops, b.gflops), std::max(a.gbytes_s, b.gbytes_s)};
+}
 
 void fill_random(In t, const std::string& name, double scale) {
   const Rng rng(1, name);
-  for (std::int64_t i = 0; i < t.numel(); ++i) t.f32()[i] = static_cast<float>(scale * (2 * rng.uniform(static_cast<std::uint64_t>(i)) - 1));
+  for (std::int64_t i = 0; i < t.numel(); ++i)
+    t.f32()[i] = static_cast<float>(scale * (2 * rng.uniform(static_cast<std::uint64_t>(i)) - 1));
 }
 
 // Useful GFLOP of each op in one step, by name; ops that are not here are bound by memory.
@@ -39,21 +43,25 @@ double step_gflop(const std::string& op, const Config& config) {
   const Flops flops = flops_per_token(config.model, config.data.sequence_length);
   const double tokens = static_cast<double>(config.train.batch_tokens) * 1e-9;
   const bool is_full = config.model.attention.type == AttentionType::full;
-  if (op == "matmul_forward" || op == "matmul_backward_input" || op == "matmul_backward_weight") return flops.matrices * tokens;
+  if (op == "matmul_forward" || op == "matmul_backward_input" || op == "matmul_backward_weight")
+    return flops.matrices * tokens;
   if (is_full && op == "attention_forward") return flops.attention * tokens;
   if (is_full && op == "attention_backward") return 2 * flops.attention * tokens;
   return 0;
 }
 
-// Of the embedding's table only the rows of the tokens move: forward reads and writes a row, backward also reads what it adds to.
+// Of the embedding's table only the rows of the tokens move: forward reads and writes a row, backward also reads what
+// it adds to.
 double step_gbytes(const std::string& op, double bytes_of_arguments, const Config& config) {
-  const double rows = static_cast<double>(config.train.batch_tokens) * static_cast<double>(config.model.hidden_size) * sizeof(float);
+  const double rows =
+      static_cast<double>(config.train.batch_tokens) * static_cast<double>(config.model.hidden_size) * sizeof(float);
   if (op == "embedding_forward") return 2e-9 * rows;
   if (op == "embedding_backward") return 3e-9 * rows;
   return 1e-9 * bytes_of_arguments;
 }
 
-std::vector<BenchRow> rows_of(const Profile& profile, double ms_total, const std::function<double(const std::string&)>& gflop) {
+std::vector<BenchRow> rows_of(const Profile& profile, double ms_total,
+                              const std::function<double(const std::string&)>& gflop) {
   std::vector<BenchRow> rows;
   double ms_ops = 0;
   for (const auto& [name, entry] : profile.ops) {
@@ -79,14 +87,17 @@ TrainBench bench_train(const Config& config, int threads, int repeat) {
   const BatchBuffers batch(dev, B, T);
   const Rng rng(1, "tokens");
   for (std::int64_t i = 0; i < B * T; ++i) {
-    batch.tokens.i32()[i] = static_cast<std::int32_t>(rng.bits(static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(config.model.vocab_size));
-    batch.targets.i32()[i] = static_cast<std::int32_t>(rng.bits(static_cast<std::uint64_t>(i + 1)) % static_cast<std::uint64_t>(config.model.vocab_size));
+    batch.tokens.i32()[i] = static_cast<std::int32_t>(rng.bits(static_cast<std::uint64_t>(i)) %
+                                                      static_cast<std::uint64_t>(config.model.vocab_size));
+    batch.targets.i32()[i] = static_cast<std::int32_t>(rng.bits(static_cast<std::uint64_t>(i + 1)) %
+                                                       static_cast<std::uint64_t>(config.model.vocab_size));
   }
   std::int64_t t = 0;
   const auto step = [&] {
     op::fill(dev, gpt.params().grads(), 0.0f);
     for (std::int64_t micro = 0; micro < config.accumulation(); ++micro) {
-      gpt.train(dev, batch.losses, batch.tokens, batch.targets, 1.0f / static_cast<float>(config.train.batch_tokens), config.train.recompute);
+      gpt.train(dev, batch.losses, batch.tokens, batch.targets, 1.0f / static_cast<float>(config.train.batch_tokens),
+                config.train.recompute);
     }
     const double norm = gradient_norm(dev, gpt.params());
     adamw_step(dev, gpt.params(), config.train.optimizer, 1e-4, ++t, clip_factor(norm, config.train.grad_clip));
@@ -134,8 +145,10 @@ struct AttentionRun {
   Tensor q, k, v, d_o, o, lse, delta, dq, dk, dv;  // both kinds
   Tensor kc, vc, dkc, dvc, o_cmp, o_win, lse_cmp, lse_win, o_sum, gates, d_logits, deltas, selected, dk2, dv2;
 
-  AttentionRun(Device& device, const AttentionSizes& sizes) : dev(device), config(sizes.attention), nsa(nsa_shape(config)), batch{1, sizes.T} {
-    const std::int64_t T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim, Dv = config.Dv();
+  AttentionRun(Device& device, const AttentionSizes& sizes)
+      : dev(device), config(sizes.attention), nsa(nsa_shape(config)), batch{1, sizes.T} {
+    const std::int64_t T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim,
+                       Dv = config.Dv();
     const auto take = [&](const Shape& s) { return dev.params.take(DType::f32, s, Purpose::activations); };
     q = take({1, T, H, Dk}), k = take({1, T, Hkv, Dk}), v = take({1, T, Hkv, Dv}), d_o = take({1, T, H, Dv});
     o = take({1, T, H, Dv}), lse = take({1, T, H}), delta = take({1, T, H});
@@ -143,7 +156,8 @@ struct AttentionRun {
     if (config.type == AttentionType::nsa) {
       const std::int64_t Tc = nsa.Tc(T);
       kc = take({1, Tc, Hkv, Dk}), vc = take({1, Tc, Hkv, Dv}), dkc = take(kc.shape), dvc = take(vc.shape);
-      o_cmp = take(o.shape), o_win = take(o.shape), o_sum = take(o.shape), lse_cmp = take(lse.shape), lse_win = take(lse.shape);
+      o_cmp = take(o.shape), o_win = take(o.shape), o_sum = take(o.shape), lse_cmp = take(lse.shape),
+      lse_win = take(lse.shape);
       gates = take({T, H, 3}), d_logits = take(gates.shape), deltas = take({3, T, H});
       selected = dev.params.take(DType::i32, {1, Hkv, T, nsa.n}, Purpose::activations);
       dk2 = take(k.shape), dv2 = take(v.shape);
@@ -169,7 +183,8 @@ struct AttentionRun {
       return op::attention_backward(dev, dq, dk, dv, d_o, delta, lse, q, k, v, config.window, Write::overwrite);
     }
     const Shape heads{batch.T, config.num_heads, config.Dv()};
-    op::gate_backward(dev, d_logits, deltas, o_cmp.view(heads), o.view(heads), o_win.view(heads), gates, d_o.view(heads));
+    op::gate_backward(dev, d_logits, deltas, o_cmp.view(heads), o.view(heads), o_win.view(heads), gates,
+                      d_o.view(heads));
     op::attend_compressed_backward(dev, dq, dkc, dvc, o_cmp, branch(0), lse_cmp, q, kc, vc, nsa, Write::overwrite);
     op::compress_backward(dev, dk2, {}, dkc, {}, k, {}, Compressor::mean, nsa);
     op::compress_backward(dev, dv2, {}, dvc, {}, v, {}, Compressor::mean, nsa);
@@ -209,7 +224,14 @@ std::vector<AttentionBench> bench_attention(const AttentionSizes& sizes, bool ba
   const auto none = [](const std::string&) { return 0.0; };
   std::vector<AttentionBench> out;
   const auto add = [&](const char* pass, const std::vector<double>& ms, double gflop, const Profile& profile) {
-    AttentionBench b{type, pass, sizes.T, median(ms), *std::min_element(ms.begin(), ms.end()), gflop, 0, rows_of(profile, ms.front(), none)};
+    AttentionBench b{type,
+                     pass,
+                     sizes.T,
+                     median(ms),
+                     *std::min_element(ms.begin(), ms.end()),
+                     gflop,
+                     0,
+                     rows_of(profile, ms.front(), none)};
     for (const BenchRow& row : b.ops) b.gbytes += row.gbytes;
     out.push_back(b);
   };

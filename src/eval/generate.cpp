@@ -21,7 +21,8 @@ std::int32_t draw(const float* logits, std::int64_t vocab, const GenerateOptions
   std::vector<double> p(order.size());
   double sum = 0;
   for (std::size_t i = 0; i < order.size(); ++i) {
-    p[i] = std::exp((static_cast<double>(logits[order[i]]) - static_cast<double>(logits[likeliest])) / options.temperature);
+    p[i] = std::exp((static_cast<double>(logits[order[i]]) - static_cast<double>(logits[likeliest])) /
+                    options.temperature);
     sum += p[i];
   }
   std::size_t kept = 0;
@@ -36,7 +37,8 @@ std::int32_t draw(const float* logits, std::int64_t vocab, const GenerateOptions
   return order[kept - 1];
 }
 
-std::string generate(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, const std::string& prompt, std::int64_t max_T, const GenerateOptions& options,
+std::string generate(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, const std::string& prompt,
+                     std::int64_t max_T, const GenerateOptions& options,
                      const std::function<void(std::string_view)>& stream) {
   ArenaScope scope(dev.work);
   const std::int64_t vocab = std::min(gpt.config().vocab_size, tokenizer.vocab_size());
@@ -52,7 +54,8 @@ std::string generate(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, co
   };
   for (std::int64_t i = 0; i < options.tokens; ++i) {
     // the last T tokens, padded so that few different lengths occur (each length is a set of GEMM shapes to prepare)
-    const std::int64_t size = static_cast<std::int64_t>(tokens.size()), T = std::min(max_T, size), padded = std::min(max_T, (T + 63) / 64 * 64);
+    const std::int64_t size = static_cast<std::int64_t>(tokens.size()), T = std::min(max_T, size),
+                       padded = std::min(max_T, (T + 63) / 64 * 64);
     context.assign(static_cast<std::size_t>(padded), tokenizer.eot());
     std::copy(tokens.end() - T, tokens.end(), context.begin());
     gpt.next_logits(dev, logits, {context.data(), DType::i32, {1, padded}}, T - 1);

@@ -18,9 +18,12 @@ std::string listed(const std::int32_t* row, std::int64_t n) {
   return s;
 }
 
-// score[j] of query t for one kv head: probabilities of its G heads over the visible compressed blocks, folded onto select blocks (Eq. 9, 10).
-std::vector<double> scores_of(const NsaAttention::Saved& s, const NsaShape& nsa, std::int64_t b, std::int64_t kv, std::int64_t t) {
-  const std::int64_t T = s.q.dim(1), H = s.q.dim(2), D = s.q.dim(3), Tc = s.kc.dim(1), Hkv = s.kc.dim(2), G = H / Hkv, visible = nsa.visible(t);
+// score[j] of query t for one kv head: probabilities of its G heads over the visible compressed blocks, folded onto
+// select blocks (Eq. 9, 10).
+std::vector<double> scores_of(const NsaAttention::Saved& s, const NsaShape& nsa, std::int64_t b, std::int64_t kv,
+                              std::int64_t t) {
+  const std::int64_t T = s.q.dim(1), H = s.q.dim(2), D = s.q.dim(3), Tc = s.kc.dim(1), Hkv = s.kc.dim(2), G = H / Hkv,
+                     visible = nsa.visible(t);
   std::vector<double> p_sum(static_cast<std::size_t>(visible), 0.0), p(p_sum.size());
   for (std::int64_t h = kv * G; h < (kv + 1) * G && visible; ++h) {
     const float* q = s.q.f32() + ((b * T + t) * H + h) * D;
@@ -46,7 +49,8 @@ std::vector<double> scores_of(const NsaAttention::Saved& s, const NsaShape& nsa,
   return score;
 }
 
-// Every block that only one side chose must score the same as one only the other side chose, and both sides must choose as many.
+// Every block that only one side chose must score the same as one only the other side chose, and both sides must choose
+// as many.
 bool is_tie(const std::vector<double>& score, const std::int32_t* got, const std::int32_t* want, std::int64_t n) {
   const std::set<std::int32_t> a(got, got + n), b(want, want + n);
   std::vector<double> only_a, only_b;
@@ -58,15 +62,18 @@ bool is_tie(const std::vector<double>& score, const std::int32_t* got, const std
     if (!a.count(j) && j >= 0) only_b.push_back(score[static_cast<std::size_t>(j)]);
   }
   if (only_a.size() != only_b.size() || only_a.empty()) return false;
-  const double low = std::min(*std::min_element(only_a.begin(), only_a.end()), *std::min_element(only_b.begin(), only_b.end()));
-  const double high = std::max(*std::max_element(only_a.begin(), only_a.end()), *std::max_element(only_b.begin(), only_b.end()));
+  const double low =
+      std::min(*std::min_element(only_a.begin(), only_a.end()), *std::min_element(only_b.begin(), only_b.end()));
+  const double high =
+      std::max(*std::max_element(only_a.begin(), only_a.end()), *std::max_element(only_b.begin(), only_b.end()));
   return high - low <= kTie * high;
 }
 
 }  // namespace
 
 SelectionResult compare_selection(const NsaAttention::Saved& s, In want, const NsaShape& nsa) {
-  NSA_CHECK(want.shape == s.selected.shape, "verify: selected has shape {} in the file, {} is computed", want.shape.str(), s.selected.shape.str());
+  NSA_CHECK(want.shape == s.selected.shape, "verify: selected has shape {} in the file, {} is computed",
+            want.shape.str(), s.selected.shape.str());
   const std::int64_t Hkv = want.dim(1), T = want.dim(2), n = want.dim(3), rows = want.numel() / n;
   std::int64_t ties = 0, wrong = 0;
   SelectionResult result;

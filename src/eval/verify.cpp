@@ -15,9 +15,11 @@ namespace nsa {
 
 namespace {
 
-// float32 against float64 (NSA.md "Precision"). AdamW divides a gradient by its own size, so weights after its steps carry more of the noise.
+// float32 against float64 (NSA.md "Precision"). AdamW divides a gradient by its own size, so weights after its steps
+// carry more of the noise.
 constexpr double kTolerance = 1e-5, kUpdatedTolerance = 1e-4;
-// A gradient that cancels to (almost) nothing, as the compressed keys' do where every query sees one block only, is compared with the noise of what cancelled.
+// A gradient that cancels to (almost) nothing, as the compressed keys' do where every query sees one block only, is
+// compared with the noise of what cancelled.
 constexpr double kCancelled = 1e-4, kNoiseFloor = 0.1;
 
 std::string coordinate(const Shape& shape, std::int64_t index) {
@@ -30,19 +32,23 @@ std::string coordinate(const Shape& shape, std::int64_t index) {
 }
 
 VerifyRow compare(const std::string& name, In got, In want, double tolerance) {
-  NSA_CHECK(got.numel() == want.numel(), "verify: {} has {} elements in the file, {} are computed: the file's config does not fit its tensors", name,
+  NSA_CHECK(got.numel() == want.numel(),
+            "verify: {} has {} elements in the file, {} are computed: the file's config does not fit its tensors", name,
             want.numel(), got.numel());
   double difference = 0, norm = 0, worst = -1;
   std::int64_t worst_at = 0;
   for (std::int64_t i = 0; i < want.numel(); ++i) {
-    const double g = static_cast<double>(got.f32()[i]), w = static_cast<double>(want.f32()[i]), d = std::isfinite(g) ? std::abs(g - w) : HUGE_VAL;
+    const double g = static_cast<double>(got.f32()[i]), w = static_cast<double>(want.f32()[i]),
+                 d = std::isfinite(g) ? std::abs(g - w) : HUGE_VAL;
     difference += d * d;
     norm += w * w;
     if (d > worst) worst = d, worst_at = i;
   }
   VerifyRow row{name, std::sqrt(difference / std::max(norm, 1e-60)), tolerance, "", ""};
   if (norm == 0) row.error = std::sqrt(difference);
-  if (want.numel()) row.worst = fmt::format("{}: got {:.7g}, expected {:.7g}", coordinate(want.shape, worst_at), got.f32()[worst_at], want.f32()[worst_at]);
+  if (want.numel())
+    row.worst = fmt::format("{}: got {:.7g}, expected {:.7g}", coordinate(want.shape, worst_at), got.f32()[worst_at],
+                            want.f32()[worst_at]);
   return row;
 }
 
@@ -52,7 +58,8 @@ std::vector<float> head_major(In x, std::int64_t B, std::int64_t T, std::int64_t
   const float* in = x.f32();
   for (std::int64_t b = 0; b < B; ++b)
     for (std::int64_t t = 0; t < T; ++t)
-      for (std::int64_t h = 0; h < H; ++h) std::copy_n(in + ((b * T + t) * H + h) * X, X, out.data() + ((b * H + h) * T + t) * X);
+      for (std::int64_t h = 0; h < H; ++h)
+        std::copy_n(in + ((b * T + t) * H + h) * X, X, out.data() + ((b * H + h) * T + t) * X);
   return out;
 }
 
@@ -61,7 +68,8 @@ Tensor view_of(std::vector<float>& values, const Shape& shape) { return {values.
 void load(const SafetensorsReader& file, const std::string& prefix, Params& params) {
   for (Param& p : params.list()) {
     const Tensor& stored = file.at(prefix + p.name);
-    NSA_CHECK(stored.shape == p.shape, "{}: {}{} has shape {}, the config asks for {}", file.path(), prefix, p.name, stored.shape.str(), p.shape.str());
+    NSA_CHECK(stored.shape == p.shape, "{}: {}{} has shape {}, the config asks for {}", file.path(), prefix, p.name,
+              stored.shape.str(), p.shape.str());
     std::memcpy(p.w.data, stored.data, stored.bytes());
   }
 }
@@ -72,7 +80,8 @@ double rms(In x) {
   return std::sqrt(sum / static_cast<double>(std::max<std::int64_t>(x.numel(), 1)));
 }
 
-void compare_gradients(VerifyReport& report, const SafetensorsReader& file, const std::string& prefix, const Params& params) {
+void compare_gradients(VerifyReport& report, const SafetensorsReader& file, const std::string& prefix,
+                       const Params& params) {
   double largest = 0;
   for (const Param& p : params.list()) largest = std::max(largest, rms(file.at(prefix + p.name)));
   for (const Param& p : params.list()) {
@@ -81,13 +90,14 @@ void compare_gradients(VerifyReport& report, const SafetensorsReader& file, cons
     const double size = rms(want);
     if (size > 0 && size < kCancelled * largest) {
       row.error *= size / (kNoiseFloor * largest);
-      row.note = fmt::format("cancels to {:.0e} of the largest gradient: compared with that one's noise", size / largest);
+      row.note =
+          fmt::format("cancels to {:.0e} of the largest gradient: compared with that one's noise", size / largest);
     }
     report.rows.push_back(row);
   }
 }
 
-// --- one attention layer ---------------------------------------------------------------------------------------------------------------------------------
+// --- one attention layer -------------------------------------------------------------------------
 
 struct LayerRun {
   const SafetensorsReader& file;
@@ -107,9 +117,11 @@ struct LayerRun {
     row("gates", s.gates, 3);
   }
 
-  // Full attention: fill. NSA: the selection is compared by itself; what follows uses the file's indices, so that a tie in one place is not an error
-  // everywhere.
-  void fill(Device& dev, const FullAttention& layer, const FullAttention::Saved& s, In x, In rope) { layer.fill(dev, s, x, rope); }
+  // Full attention: fill. NSA: the selection is compared by itself; what follows uses the file's indices, so that a tie
+  // in one place is not an error everywhere.
+  void fill(Device& dev, const FullAttention& layer, const FullAttention::Saved& s, In x, In rope) {
+    layer.fill(dev, s, x, rope);
+  }
   void fill(Device& dev, const NsaAttention& layer, const NsaAttention::Saved& s, In x, In rope) {
     layer.fill_selected(dev, s, x, rope);
     if (dev.planning()) return layer.fill_rest(dev, s);
@@ -126,7 +138,8 @@ struct LayerRun {
     const Tensor x = x_bt.view({batch.N(), config.hidden_size}), dy = file.at("dy").view(x.shape);
     const Tensor rope = dev.params.take(DType::f32, {batch.T, config.attention.head_dim / 2, 2}, Purpose::weights);
     op::rope_table(dev, rope, config.rope_theta);
-    const Tensor y = dev.work.take(DType::f32, x.shape, Purpose::activations), dx = dev.work.take(DType::f32, x.shape, Purpose::activations);
+    const Tensor y = dev.work.take(DType::f32, x.shape, Purpose::activations),
+                 dx = dev.work.take(DType::f32, x.shape, Purpose::activations);
     const typename Layer::Saved s = layer.take(dev, batch);
     fill(dev, layer, s, x, rope);
     layer.output(dev, y, s);
@@ -166,14 +179,14 @@ void planned(int threads, F&& pass) {
 
 VerifyReport verify_layer(const SafetensorsReader& file, const GoldenConfig& golden, int threads) {
   const Tensor& x = file.at("x");
-  NSA_CHECK(x.shape.rank() == 3 && x.dim(2) == golden.model.hidden_size, "{}: x has shape {}, expected (B, T, {})", file.path(), x.shape.str(),
-            golden.model.hidden_size);
+  NSA_CHECK(x.shape.rank() == 3 && x.dim(2) == golden.model.hidden_size, "{}: x has shape {}, expected (B, T, {})",
+            file.path(), x.shape.str(), golden.model.hidden_size);
   LayerRun run{file, golden.model, {x.dim(0), x.dim(1)}, {"attention_layer", {}}};
   planned(threads, [&](Device& dev) { run.pass(dev); });
   return run.report;
 }
 
-// --- a model over a few optimizer steps ------------------------------------------------------------------------------------------------------------------
+// --- a model over a few optimizer steps ----------------------------------------------------------
 
 struct ModelRun {
   const SafetensorsReader& file;
@@ -195,9 +208,11 @@ struct ModelRun {
     const Tensor& all = file.at("tokens");  // (steps, B, T+1)
     const std::int64_t steps = all.dim(0), B = all.dim(1), T = all.dim(2) - 1, N = B * T;
     Gpt gpt(dev, golden.model, T, Params::With::training);
-    const Tensor tokens = dev.params.take(DType::i32, {B, T}, Purpose::activations), targets = dev.params.take(DType::i32, {B, T}, Purpose::activations);
+    const Tensor tokens = dev.params.take(DType::i32, {B, T}, Purpose::activations),
+                 targets = dev.params.take(DType::i32, {B, T}, Purpose::activations);
     const Tensor losses = dev.work.take(DType::f32, {N}, Purpose::activations);
-    const Tensor logits = dev.work.take(DType::f32, {N, golden.model.vocab_size}, Purpose::logits), mean = dev.work.take(DType::f32, {1}, Purpose::scratch);
+    const Tensor logits = dev.work.take(DType::f32, {N, golden.model.vocab_size}, Purpose::logits),
+                 mean = dev.work.take(DType::f32, {1}, Purpose::scratch);
     if (!dev.planning()) load(file, "param0.", gpt.params());
     std::vector<float> loss_of_step, norm_of_step;
     for (std::int64_t step = 0; step < (dev.planning() ? 1 : steps); ++step) {
@@ -209,16 +224,19 @@ struct ModelRun {
       const double norm = gradient_norm(dev, gpt.params());
       if (dev.planning()) return;
       if (step == 0) compare_gradients(report, file, "grad0.", gpt.params());
-      adamw_step(dev, gpt.params(), golden.optimizer, golden.optimizer.lr, step + 1, clip_factor(norm, golden.grad_clip));
+      adamw_step(dev, gpt.params(), golden.optimizer, golden.optimizer.lr, step + 1,
+                 clip_factor(norm, golden.grad_clip));
       loss_of_step.push_back(static_cast<float>(scalar(mean) / static_cast<double>(N)));
       norm_of_step.push_back(static_cast<float>(norm));
     }
     report.rows.push_back(compare("losses", view_of(loss_of_step, {steps}), file.at("losses"), kTolerance));
     report.rows.push_back(compare("grad_norms", view_of(norm_of_step, {steps}), file.at("grad_norms"), kTolerance));
     const std::string updated = "param" + std::to_string(steps) + ".";
-    for (const Param& p : gpt.params().list()) report.rows.push_back(compare(updated + p.name, p.w, file.at(updated + p.name), kUpdatedTolerance));
+    for (const Param& p : gpt.params().list())
+      report.rows.push_back(compare(updated + p.name, p.w, file.at(updated + p.name), kUpdatedTolerance));
   }
-  static void split(const std::int32_t* window, std::int64_t B, std::int64_t T, std::int32_t* tokens, std::int32_t* targets) {
+  static void split(const std::int32_t* window, std::int64_t B, std::int64_t T, std::int32_t* tokens,
+                    std::int32_t* targets) {
     for (std::int64_t b = 0; b < B; ++b) {
       std::copy_n(window + b * (T + 1), T, tokens + b * T);
       std::copy_n(window + b * (T + 1) + 1, T, targets + b * T);

@@ -6,7 +6,9 @@ Tensor as_rows(const Tensor& heads) { return heads.view({heads.dim(0) * heads.di
 
 namespace {
 
-Tensor as_head_rows(const Tensor& heads) { return heads.view({heads.dim(0) * heads.dim(1) * heads.dim(2), heads.dim(3)}); }
+Tensor as_head_rows(const Tensor& heads) {
+  return heads.view({heads.dim(0) * heads.dim(1) * heads.dim(2), heads.dim(3)});
+}
 
 }  // namespace
 
@@ -18,7 +20,9 @@ HeadNorm::Saved HeadNorm::take(Device& dev, const Shape& heads) const {
   return s;
 }
 
-void HeadNorm::forward(Device& dev, Out y, const Saved& s) const { norm.forward(dev, as_head_rows(y), s.rstd, as_head_rows(s.pre)); }
+void HeadNorm::forward(Device& dev, Out y, const Saved& s) const {
+  norm.forward(dev, as_head_rows(y), s.rstd, as_head_rows(s.pre));
+}
 
 void HeadNorm::backward(Device& dev, InOut dx, const Saved& s) const {
   const Tensor rows = as_head_rows(dx);
@@ -43,7 +47,8 @@ FullAttention FullAttention::declare(Params& params, const std::string& prefix, 
 }
 
 FullAttention::Saved FullAttention::take(Device& dev, BatchShape batch) const {
-  const std::int64_t B = batch.B, T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim, Dv = config.Dv();
+  const std::int64_t B = batch.B, T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim,
+                     Dv = config.Dv();
   const auto activation = [&](const Shape& shape) { return dev.work.take(DType::f32, shape, Purpose::activations); };
   Saved s;
   s.q = activation({B, T, H, Dk});

@@ -69,7 +69,8 @@ void Block::backward(Device& dev, InOut d, In x, const Saved& s, In rope) const 
   const Tensor dh = dev.work.take(DType::f32, x.shape, Purpose::activations);
   mlp.backward(dev, dh, d, s.h_mlp, s.mlp);
   post_attention_norm.backward(dev, d, dh, s.x_mid, s.rstd_mlp, Write::add);
-  with_attention(*this, s, [&](const auto& layer, const auto& saved) { layer.backward(dev, dh, d, s.h_attn, saved, rope); });
+  with_attention(*this, s,
+                 [&](const auto& layer, const auto& saved) { layer.backward(dev, dh, d, s.h_attn, saved, rope); });
   input_norm.backward(dev, d, dh, x, s.rstd_attn, Write::add);
 }
 

@@ -5,18 +5,23 @@ namespace nsa {
 namespace {
 
 void check_divides(const char* small_name, std::int64_t small, const char* large_name, std::int64_t large) {
-  if (large % small != 0) fail_usage("model.attention.{} = {} must be a multiple of model.attention.{} = {}", large_name, large, small_name, small);
+  if (large % small != 0)
+    fail_usage("model.attention.{} = {} must be a multiple of model.attention.{} = {}", large_name, large, small_name,
+               small);
 }
 
 void check_nsa(const AttentionConfig& a) {
   check_divides("compress_stride", a.compress_stride, "compress_block", a.compress_block);
   check_divides("compress_stride", a.compress_stride, "select_block", a.select_block);
   if (a.select_block < a.compress_block) {
-    fail_usage("model.attention.select_block = {} must be at least model.attention.compress_block = {}", a.select_block, a.compress_block);
+    fail_usage("model.attention.select_block = {} must be at least model.attention.compress_block = {}", a.select_block,
+               a.compress_block);
   }
   if (a.select_count < a.select_init + a.select_local) {
-    fail_usage("model.attention.select_count = {} must be at least select_init + select_local = {} + {}: the forced blocks count inside it", a.select_count,
-               a.select_init, a.select_local);
+    fail_usage(
+        "model.attention.select_count = {} must be at least select_init + select_local = {} + {}: the forced blocks "
+        "count inside it",
+        a.select_count, a.select_init, a.select_local);
   }
 }
 

@@ -20,7 +20,8 @@ double compressed_pairs(std::int64_t T, const NsaShape& nsa) {
 double selected_pairs(std::int64_t T, const NsaShape& nsa) {
   double pairs = 0;
   for (std::int64_t t = 0; t < T; ++t) {
-    const std::int64_t current = t / nsa.l_sel, others = std::min(current, nsa.n - 1);  // the query's own block is always chosen
+    const std::int64_t current = t / nsa.l_sel,
+                       others = std::min(current, nsa.n - 1);  // the query's own block is always chosen
     pairs += static_cast<double>(others * nsa.l_sel + t % nsa.l_sel + 1);
   }
   return pairs;
@@ -28,8 +29,10 @@ double selected_pairs(std::int64_t T, const NsaShape& nsa) {
 
 Flops flops_per_token(const ModelConfig& config, std::int64_t T) {
   const AttentionConfig& a = config.attention;
-  const double C = static_cast<double>(config.hidden_size), F = static_cast<double>(config.intermediate_size), V = static_cast<double>(config.vocab_size);
-  const double L = static_cast<double>(config.num_layers), H = static_cast<double>(a.num_heads), Hkv = static_cast<double>(a.num_kv_heads);
+  const double C = static_cast<double>(config.hidden_size), F = static_cast<double>(config.intermediate_size),
+               V = static_cast<double>(config.vocab_size);
+  const double L = static_cast<double>(config.num_layers), H = static_cast<double>(a.num_heads),
+               Hkv = static_cast<double>(a.num_kv_heads);
   const double Dk = static_cast<double>(a.head_dim), Dv = static_cast<double>(a.Dv()), tokens = static_cast<double>(T);
   const double branches = a.type == AttentionType::nsa && !a.shared_kv ? 3 : 1;
 

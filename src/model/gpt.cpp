@@ -6,8 +6,10 @@ namespace nsa {
 
 Gpt::Gpt(Device& dev, const ModelConfig& config, std::int64_t max_T, Params::With with) : config_(config) {
   embed_ = &params_.declare("model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
-  for (std::int64_t i = 0; i < config.num_layers; ++i) blocks_.push_back(Block::declare(params_, "model.layers." + std::to_string(i) + ".", config));
-  norm_ = {&params_.declare("model.norm.weight", {config.hidden_size}, Init::ones), static_cast<float>(config.norm_eps)};
+  for (std::int64_t i = 0; i < config.num_layers; ++i)
+    blocks_.push_back(Block::declare(params_, "model.layers." + std::to_string(i) + ".", config));
+  norm_ = {&params_.declare("model.norm.weight", {config.hidden_size}, Init::ones),
+           static_cast<float>(config.norm_eps)};
   if (!config.tie_embeddings) lm_head_ = &params_.declare("lm_head.weight", {config.vocab_size, config.hidden_size});
   params_.allocate(dev, with);
   rope_ = dev.params.take(DType::f32, {max_T, config.attention.head_dim / 2, 2}, Purpose::weights);
@@ -15,12 +17,14 @@ Gpt::Gpt(Device& dev, const ModelConfig& config, std::int64_t max_T, Params::Wit
 }
 
 std::int64_t Gpt::head_rows(std::int64_t N) const {
-  const std::int64_t budget = 128 << 20;  // bytes of logits held at once: large enough that the head's GEMMs stay at full speed
+  const std::int64_t budget =
+      128 << 20;  // bytes of logits held at once: large enough that the head's GEMMs stay at full speed
   const std::int64_t rows = std::max<std::int64_t>(budget / (4 * config_.vocab_size), 64);
   return std::min(N, rows);
 }
 
-void Gpt::train(Device& dev, Out losses, In tokens, In targets, float scale, Recompute recompute, const LookAtBlock& look) const {
+void Gpt::train(Device& dev, Out losses, In tokens, In targets, float scale, Recompute recompute,
+                const LookAtBlock& look) const {
   ArenaScope scope(dev.work);
   const BatchShape batch{tokens.dim(0), tokens.dim(1)};
   const Shape rows{batch.N(), config_.hidden_size};

@@ -16,7 +16,8 @@ NsaShape nsa_shape(const AttentionConfig& a) {
 
 namespace {
 
-NsaAttention::CompressorParams declare_compressor(Params& params, const std::string& prefix, const AttentionConfig& a, std::int64_t D, std::int64_t hidden) {
+NsaAttention::CompressorParams declare_compressor(Params& params, const std::string& prefix, const AttentionConfig& a,
+                                                  std::int64_t D, std::int64_t hidden) {
   NsaAttention::CompressorParams c;
   if (a.compressor == Compressor::mean) return c;
   const std::int64_t Hkv = a.num_kv_heads, l = a.compress_block;
@@ -68,7 +69,8 @@ NsaAttention NsaAttention::declare(Params& params, const std::string& prefix, co
   layer.compress_v = declare_compressor(params, prefix + "compress_v", a, Dv, a.hidden_v());
   if (a.qk_norm) {
     const auto norm = [&](const char* name) {
-      return HeadNorm{{&params.declare(prefix + name + ".weight", {Dk}, Init::ones), static_cast<float>(model.norm_eps)}};
+      return HeadNorm{
+          {&params.declare(prefix + name + ".weight", {Dk}, Init::ones), static_cast<float>(model.norm_eps)}};
     };
     layer.q_norm = norm("q_norm");
     layer.k_norm_cmp = norm("k_norm_cmp");
@@ -80,10 +82,12 @@ NsaAttention NsaAttention::declare(Params& params, const std::string& prefix, co
   return layer;
 }
 
-// Who owns which key buffer. Every branch key is rotated in place, the key that is compressed is not: so without shared_kv each branch has its own buffer;
-// with shared_kv the projection lands in k_cmp, slc and win read one rotated copy of it (or one normed copy each under qk_norm), and v is one buffer.
+// Who owns which key buffer. Every branch key is rotated in place, the key that is compressed is not: so without
+// shared_kv each branch has its own buffer; with shared_kv the projection lands in k_cmp, slc and win read one rotated
+// copy of it (or one normed copy each under qk_norm), and v is one buffer.
 NsaAttention::Saved NsaAttention::take(Device& dev, BatchShape batch) const {
-  const std::int64_t B = batch.B, T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim, Dv = config.Dv(), Tc = shape.Tc(T);
+  const std::int64_t B = batch.B, T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim,
+                     Dv = config.Dv(), Tc = shape.Tc(T);
   const auto activation = [&](const Shape& dims) { return dev.work.take(DType::f32, dims, Purpose::activations); };
   const Shape k_shape{B, T, Hkv, Dk}, v_shape{B, T, Hkv, Dv};
   Saved s;
@@ -97,7 +101,9 @@ NsaAttention::Saved NsaAttention::take(Device& dev, BatchShape batch) const {
   s.v_win = config.shared_kv ? s.v_cmp : activation(v_shape);
   if (config.qk_norm) {
     const std::int64_t rows = B * T * Hkv;
-    const auto before = [&] { return HeadNorm::Saved{config.shared_kv ? s.k_cmp : activation(k_shape), activation({rows})}; };
+    const auto before = [&] {
+      return HeadNorm::Saved{config.shared_kv ? s.k_cmp : activation(k_shape), activation({rows})};
+    };
     s.k_norm_slc = before();
     s.k_norm_win = before();
   }
@@ -134,7 +140,8 @@ void NsaAttention::fill_keys(Device& dev, const Saved& s, In x, In rope) const {
   if (!one_rotated_key()) op::rope_forward(dev, s.k_win, rope, 1);
 }
 
-// k_cmp, or a rotated copy of it in the caller's scope: with shared_kv under qk_norm the unrotated key is what the norms read in backward.
+// k_cmp, or a rotated copy of it in the caller's scope: with shared_kv under qk_norm the unrotated key is what the
+// norms read in backward.
 Tensor NsaAttention::compressor_input(Device& dev, const Saved& s, In rope) const {
   if (!config.rope_before_compress) return s.k_cmp;
   const Tensor rotated = dev.scratch(s.k_cmp.shape);
@@ -174,7 +181,8 @@ void NsaAttention::fill_rest(Device& dev, const Saved& s) const {
   op::attend_selected_forward(dev, s.o_slc, s.lse_slc, s.q, s.k_slc, s.v_slc, s.selected, shape);
   op::attention_forward(dev, s.o_win, s.lse_win, s.q, s.k_win, s.v_win, shape.w);
   const Shape by_head{s.gates.dim(0), s.o.dim(2), s.o.dim(3)};
-  op::gate_forward(dev, s.o.view(by_head), s.gates, s.o_cmp.view(by_head), s.o_slc.view(by_head), s.o_win.view(by_head));
+  op::gate_forward(dev, s.o.view(by_head), s.gates, s.o_cmp.view(by_head), s.o_slc.view(by_head),
+                   s.o_win.view(by_head));
 }
 
 void NsaAttention::backward(Device& dev, Out dx, In dy, In x, const Saved& s, In rope) const {
@@ -189,17 +197,23 @@ void NsaAttention::backward(Device& dev, Out dx, In dy, In x, const Saved& s, In
     ArenaScope inner(dev.work);
     const Tensor d_o = activation(s.o.shape);
     o_proj.backward(dev, as_rows(d_o), dy, as_rows(s.o));
-    op::gate_backward(dev, d_logits, delta, s.o_cmp.view(by_head), s.o_slc.view(by_head), s.o_win.view(by_head), s.gates, d_o.view(by_head));
+    op::gate_backward(dev, d_logits, delta, s.o_cmp.view(by_head), s.o_slc.view(by_head), s.o_win.view(by_head),
+                      s.gates, d_o.view(by_head));
   }
-  const auto delta_of = [&](std::int64_t branch) { return delta.rows(branch, branch + 1).view({B, T, H}); };  // order cmp, slc, win
+  const auto delta_of = [&](std::int64_t branch) {
+    return delta.rows(branch, branch + 1).view({B, T, H});
+  };  // order cmp, slc, win
   {
     ArenaScope inner(dev.work);
     const Tensor dkc = activation(s.kc.shape), dvc = activation(s.vc.shape);
-    op::attend_compressed_backward(dev, dq, dkc, dvc, s.o_cmp, delta_of(0), s.lse_cmp, s.q, s.kc, s.vc, shape, Write::overwrite);
+    op::attend_compressed_backward(dev, dq, dkc, dvc, s.o_cmp, delta_of(0), s.lse_cmp, s.q, s.kc, s.vc, shape,
+                                   Write::overwrite);
     compressed_backward(dev, d, dkc, dvc, s, rope);
   }
-  op::attend_selected_backward(dev, dq, d.k_slc, d.v_slc, s.o_slc, delta_of(1), s.lse_slc, s.q, s.k_slc, s.v_slc, s.selected, shape, Write::add);
-  op::attention_backward(dev, dq, d.k_win, d.v_win, s.o_win, delta_of(2), s.lse_win, s.q, s.k_win, s.v_win, shape.w, Write::add);
+  op::attend_selected_backward(dev, dq, d.k_slc, d.v_slc, s.o_slc, delta_of(1), s.lse_slc, s.q, s.k_slc, s.v_slc,
+                               s.selected, shape, Write::add);
+  op::attention_backward(dev, dq, d.k_win, d.v_win, s.o_win, delta_of(2), s.lse_win, s.q, s.k_win, s.v_win, shape.w,
+                         Write::add);
   op::rope_backward(dev, d.k_slc, rope, 1);
   op::rope_backward(dev, d.k_win, rope, 1);
   op::rope_backward(dev, dq, rope, 1);
@@ -211,12 +225,15 @@ void NsaAttention::backward(Device& dev, Out dx, In dy, In x, const Saved& s, In
   projections_backward(dev, dx, dq, d_logits, d, x);
 }
 
-void NsaAttention::compressed_backward(Device& dev, const KeyGrads& d, InOut dkc, In dvc, const Saved& s, In rope) const {
+void NsaAttention::compressed_backward(Device& dev, const KeyGrads& d, InOut dkc, In dvc, const Saved& s,
+                                       In rope) const {
   const Tensor k_in = compressor_input(dev, s, rope);
   if (!config.rope_before_compress) op::rope_backward(dev, dkc, rope, shape.d);
   if (k_norm_cmp) k_norm_cmp.backward(dev, dkc, s.k_norm_cmp);
-  op::compress_backward(dev, d.k_cmp, compress_k.gradients(), dkc, s.hidden_k, k_in, compress_k.weights(), config.compressor, shape);
-  op::compress_backward(dev, d.v_cmp, compress_v.gradients(), dvc, s.hidden_v, s.v_cmp, compress_v.weights(), config.compressor, shape);
+  op::compress_backward(dev, d.k_cmp, compress_k.gradients(), dkc, s.hidden_k, k_in, compress_k.weights(),
+                        config.compressor, shape);
+  op::compress_backward(dev, d.v_cmp, compress_v.gradients(), dvc, s.hidden_v, s.v_cmp, compress_v.weights(),
+                        config.compressor, shape);
   if (config.rope_before_compress) op::rope_backward(dev, d.k_cmp, rope, 1);
 }
 

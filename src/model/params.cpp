@@ -50,7 +50,8 @@ void Params::allocate(Device& dev, With with) {
 void Params::initialise(std::uint64_t seed, double init_std, std::int64_t num_layers) {
   for (Param& p : list_) {
     float* w = p.w.f32();
-    const double std = p.init == Init::residual ? init_std / std::sqrt(2.0 * static_cast<double>(num_layers)) : init_std;
+    const double std =
+        p.init == Init::residual ? init_std / std::sqrt(2.0 * static_cast<double>(num_layers)) : init_std;
     const Rng rng(seed, "init " + p.name);
     const Init init = p.init;
     parallel_ranges(available_cores(), p.w.numel(), 1 << 16, [&](std::int64_t begin, std::int64_t end, int) {

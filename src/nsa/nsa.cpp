@@ -5,8 +5,10 @@
 namespace nsa::op {
 namespace {
 
-/// One sentence when tensor `name` of `op` is not `want`; `letters` spells the dims, so that the reader sees which size is off.
-void expect(const char* op, const char* name, In tensor, const Shape& want, const char* letters, DType type = DType::f32) {
+/// One sentence when tensor `name` of `op` is not `want`; `letters` spells the dims, so that the reader sees which size
+/// is off.
+void expect(const char* op, const char* name, In tensor, const Shape& want, const char* letters,
+            DType type = DType::f32) {
   NSA_CHECK(tensor.shape == want, "{}: {} must be {} = {}, got {}", op, name, letters, want.str(), tensor.shape.str());
   NSA_CHECK(tensor.dtype == type, "{}: {} must hold {}, got {}", op, name, name_of(type), name_of(tensor.dtype));
 }
@@ -16,12 +18,16 @@ void expect_rank(const char* op, const char* name, In tensor, int rank, const ch
 }
 
 void check_geometry(const char* op, const NsaShape& s) {
-  NSA_CHECK(s.d >= 1 && s.l >= s.d && s.l % s.d == 0, "{}: compress_stride d={} must divide compress_block l={}", op, s.d, s.l);
+  NSA_CHECK(s.d >= 1 && s.l >= s.d && s.l % s.d == 0, "{}: compress_stride d={} must divide compress_block l={}", op,
+            s.d, s.l);
   NSA_CHECK(s.l_sel % s.d == 0, "{}: compress_stride d={} must divide select_block l'={}", op, s.d, s.l_sel);
-  NSA_CHECK(s.l <= s.l_sel, "{}: compress_block l={} must not be larger than select_block l'={} (were they swapped?)", op, s.l, s.l_sel);
+  NSA_CHECK(s.l <= s.l_sel, "{}: compress_block l={} must not be larger than select_block l'={} (were they swapped?)",
+            op, s.l, s.l_sel);
   NSA_CHECK(s.init >= 0, "{}: select_init={} must be at least 0", op, s.init);
   NSA_CHECK(s.local >= 1, "{}: select_local={} must be at least 1, the query's own block", op, s.local);
-  NSA_CHECK(s.init + s.local <= s.n, "{}: select_count n={} must hold the forced blocks select_init={} + select_local={}", op, s.n, s.init, s.local);
+  NSA_CHECK(s.init + s.local <= s.n,
+            "{}: select_count n={} must hold the forced blocks select_init={} + select_local={}", op, s.n, s.init,
+            s.local);
   NSA_CHECK(s.w >= 1, "{}: window w={} must be at least 1, the query's own token", op, s.w);
 }
 
@@ -35,8 +41,10 @@ Letters check_query_key(const char* op, In q, const char* key_name, In key) {
   expect_rank(op, key_name, key, 4, "(B,rows,Hkv,Dk)");
   const Letters z{q.dim(0), q.dim(1), q.dim(2), key.dim(2), q.dim(3)};
   const bool positive = z.B >= 1 && z.T >= 1 && z.H >= 1 && z.Hkv >= 1 && z.Dk >= 1;
-  NSA_CHECK(positive, "{}: every size must be positive, got q {} and {} {}", op, q.shape.str(), key_name, key.shape.str());
-  NSA_CHECK(z.H % z.Hkv == 0, "{}: the {} kv heads of {} must divide the {} query heads of q", op, z.Hkv, key_name, z.H);
+  NSA_CHECK(positive, "{}: every size must be positive, got q {} and {} {}", op, q.shape.str(), key_name,
+            key.shape.str());
+  NSA_CHECK(z.H % z.Hkv == 0, "{}: the {} kv heads of {} must divide the {} query heads of q", op, z.Hkv, key_name,
+            z.H);
   expect(op, "q", q, {z.B, z.T, z.H, z.Dk}, "(B,T,H,Dk)");
   return z;
 }
@@ -54,10 +62,12 @@ void check_selected(const char* op, In selected, const Letters& z, const NsaShap
 }
 
 /// Which of the weights a compressor kind has, with their shapes. E is read off w1 (linear: E = D).
-void check_weights(const char* op, const CompressWeights& w, Compressor kind, const NsaShape& nsa, std::int64_t Hkv, std::int64_t D) {
+void check_weights(const char* op, const CompressWeights& w, Compressor kind, const NsaShape& nsa, std::int64_t Hkv,
+                   std::int64_t D) {
   const bool mlp = kind == Compressor::mlp, has_w1 = kind != Compressor::mean;
   const auto present = [](In t) { return static_cast<bool>(t); };
-  const bool fits_w1 = present(w.pos) == has_w1 && present(w.w1) == has_w1, fits_mlp = present(w.b1) == mlp && present(w.w2) == mlp && present(w.b2) == mlp;
+  const bool fits_w1 = present(w.pos) == has_w1 && present(w.w1) == has_w1,
+             fits_mlp = present(w.b1) == mlp && present(w.w2) == mlp && present(w.b2) == mlp;
   NSA_CHECK(fits_w1, "{}: pos and w1 belong to the mlp and linear compressors, and to no other", op);
   NSA_CHECK(fits_mlp, "{}: b1, w2 and b2 belong to the mlp compressor, and to no other", op);
   if (!has_w1) return;
@@ -73,7 +83,8 @@ void check_weights(const char* op, const CompressWeights& w, Compressor kind, co
   expect(op, "b2", w.b2, {Hkv, D}, "(Hkv,D)");
 }
 
-void check_compress(const char* op, In x, const char* c_name, In c, In hidden, const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
+void check_compress(const char* op, In x, const char* c_name, In c, In hidden, const CompressWeights& weights,
+                    Compressor kind, const NsaShape& nsa) {
   check_geometry(op, nsa);
   expect_rank(op, "x", x, 4, "(B,T,Hkv,D)");
   const std::int64_t B = x.dim(0), T = x.dim(1), Hkv = x.dim(2), D = x.dim(3);
@@ -99,13 +110,14 @@ void check_gates(const char* op, In o, const char* o_name, In gates, In o_cmp, I
 
 }  // namespace
 
-void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
+void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeights& weights, Compressor kind,
+                      const NsaShape& nsa) {
   check_compress("compress_forward", x, "c", c, hidden, weights, kind, nsa);
   NSA_DISPATCH(dev, compress_forward, c, hidden, x, weights, kind, nsa);
 }
 
-void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x, const CompressWeights& weights, Compressor kind,
-                       const NsaShape& nsa) {
+void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x,
+                       const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
   const char* op = "compress_backward";
   check_compress(op, x, "dc", dc, hidden, weights, kind, nsa);
   expect(op, "dx", dx, x.shape, "(B,T,Hkv,D)");
@@ -125,7 +137,8 @@ void attend_compressed_forward(Device& dev, Out o, Saved lse, In q, In kc, In vc
   NSA_DISPATCH(dev, attend_compressed_forward, o, lse, q, kc, vc, nsa);
 }
 
-void attend_compressed_backward(Device& dev, Out dq, Out dkc, Out dvc, In d_o, In delta, In lse, In q, In kc, In vc, const NsaShape& nsa, Write dq_mode) {
+void attend_compressed_backward(Device& dev, Out dq, Out dkc, Out dvc, In d_o, In delta, In lse, In q, In kc, In vc,
+                                const NsaShape& nsa, Write dq_mode) {
   const char* op = "attend_compressed_backward";
   check_geometry(op, nsa);
   const Letters z = check_query_key(op, q, "kc", kc);
@@ -162,8 +175,8 @@ void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In
   NSA_DISPATCH(dev, attend_selected_forward, o, lse, q, k, v, selected, nsa);
 }
 
-void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa,
-                              Write dq_mode) {
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
+                              In selected, const NsaShape& nsa, Write dq_mode) {
   const char* op = "attend_selected_backward";
   check_geometry(op, nsa);
   const Letters z = check_query_key(op, q, "k", k);

@@ -1,5 +1,5 @@
-// The checked front of every op: shapes and types are looked at here and nowhere below (DESIGN law 4). Ops over rows take any leading dims: (B,T,C) is B*T
-// rows of C, and backends see (N,C).
+// The checked front of every op: shapes and types are looked at here and nowhere below (DESIGN law 4). Ops over rows
+// take any leading dims: (B,T,C) is B*T rows of C, and backends see (N,C).
 #include "ops/ops.h"
 
 #include <string>
@@ -16,45 +16,54 @@ struct Expect {
 
   void dims(In t, const char* name, const char* letters, const Shape& want, DType dtype = DType::f32) const {
     NSA_CHECK(t, "{}: {} is absent, expected {} = {}; {}", op, name, letters, want.str(), mistake);
-    NSA_CHECK(t.shape == want, "{}: {} is {}, expected {} = {}; {}", op, name, t.shape.str(), letters, want.str(), mistake);
+    NSA_CHECK(t.shape == want, "{}: {} is {}, expected {} = {}; {}", op, name, t.shape.str(), letters, want.str(),
+              mistake);
     type(t, name, dtype);
   }
   void type(In t, const char* name, DType dtype) const {
-    NSA_CHECK(t.dtype == dtype, "{}: {} holds {}, expected {}; an argument in another's place?", op, name, name_of(t.dtype), name_of(dtype));
+    NSA_CHECK(t.dtype == dtype, "{}: {} holds {}, expected {}; an argument in another's place?", op, name,
+              name_of(t.dtype), name_of(dtype));
   }
   void rank(In t, const char* name, const char* letters, int rank) const {
-    NSA_CHECK(t.shape.rank() == rank, "{}: {} is {}, expected {} dims {}; {}", op, name, t.shape.str(), rank, letters, mistake);
+    NSA_CHECK(t.shape.rank() == rank, "{}: {} is {}, expected {} dims {}; {}", op, name, t.shape.str(), rank, letters,
+              mistake);
     type(t, name, DType::f32);
   }
   /// t as rows of its last dim.
   Tensor rows(In t, const char* name, const char* letters) const {
-    NSA_CHECK(t && t.dim(t.shape.rank() - 1) > 0, "{}: {} is {}, expected {} with a last dim of at least 1; {}", op, name, t.shape.str(), letters, mistake);
+    NSA_CHECK(t && t.dim(t.shape.rank() - 1) > 0, "{}: {} is {}, expected {} with a last dim of at least 1; {}", op,
+              name, t.shape.str(), letters, mistake);
     type(t, name, DType::f32);
     const std::int64_t C = t.dim(t.shape.rank() - 1);
     return t.view({t.numel() / C, C});
   }
   Tensor rows(In t, const char* name, const char* letters, const Shape& want) const {
     const Tensor r = rows(t, name, letters);
-    NSA_CHECK(r.shape == want, "{}: {} is {}, expected {} = {} (leading dims multiplied); {}", op, name, t.shape.str(), letters, want.str(), mistake);
+    NSA_CHECK(r.shape == want, "{}: {} is {}, expected {} = {} (leading dims multiplied); {}", op, name, t.shape.str(),
+              letters, want.str(), mistake);
     return r;
   }
   /// t as one value per row.
   Tensor per_row(In t, const char* name, std::int64_t N, DType dtype = DType::f32) const {
-    NSA_CHECK(t && t.numel() == N, "{}: {} is {}, expected one element for each of the N = {} rows; {}", op, name, t.shape.str(), N, mistake);
+    NSA_CHECK(t && t.numel() == N, "{}: {} is {}, expected one element for each of the N = {} rows; {}", op, name,
+              t.shape.str(), N, mistake);
     type(t, name, dtype);
     return t.view({N});
   }
   void same(In t, const char* name, In other, const char* other_name) const {
-    NSA_CHECK(t.shape == other.shape, "{}: {} is {}, expected the dims of {}, {}; {}", op, name, t.shape.str(), other_name, other.shape.str(), mistake);
-    NSA_CHECK(t.dtype == other.dtype, "{}: {} holds {}, {} holds {}; both must be of one type", op, name, name_of(t.dtype), other_name, name_of(other.dtype));
+    NSA_CHECK(t.shape == other.shape, "{}: {} is {}, expected the dims of {}, {}; {}", op, name, t.shape.str(),
+              other_name, other.shape.str(), mistake);
+    NSA_CHECK(t.dtype == other.dtype, "{}: {} holds {}, {} holds {}; both must be of one type", op, name,
+              name_of(t.dtype), other_name, name_of(other.dtype));
   }
   /// Ids in [low, V). Data of another device cannot be looked at from here.
   void ids(const Device& dev, In t, const char* name, std::int64_t low, std::int64_t V) const {
     if (dev.where != Where::cpu || dev.planning()) return;
     const std::int32_t* id = t.i32();
     for (std::int64_t n = 0; n < t.numel(); ++n)
-      NSA_CHECK(low <= id[n] && id[n] < V, "{}: {}[{}] is {}, expected {} .. {} (V = {}); data made with another tokenizer?", op, name, n, id[n], low, V - 1,
-                V);
+      NSA_CHECK(low <= id[n] && id[n] < V,
+                "{}: {}[{}] is {}, expected {} .. {} (V = {}); data made with another tokenizer?", op, name, n, id[n],
+                low, V - 1, V);
   }
 };
 
@@ -64,7 +73,7 @@ constexpr const char* kHeads = "q (B,T,H,Dk), k (B,T,Hkv,Dk), v (B,T,Hkv,Dv); di
 
 }  // namespace
 
-// --- matmul -------------------------------------------------------------------------------------------------------------------------------------------
+// --- matmul --------------------------------------------------------------------------------------
 void matmul_forward(Device& dev, Out y, In x, In w, Write mode) {
   const Expect expect{"matmul_forward", kWeights};
   expect.rank(w, "w", "(O,I)", 2);
@@ -86,13 +95,13 @@ void matmul_backward_input(Device& dev, Out dx, In dy, In w, Write mode) {
 void matmul_backward_weight(Device& dev, InOut dw, In dy, In x) {
   const Expect expect{"matmul_backward_weight", kWeights};
   const Tensor x_rows = expect.rows(x, "x", "(N,I)"), dy_rows = expect.rows(dy, "dy", "(N,O)");
-  NSA_CHECK(x_rows.dim(0) == dy_rows.dim(0), "matmul_backward_weight: dy {} has {} rows, x {} has {}; {}", dy.shape.str(), dy_rows.dim(0), x.shape.str(),
-            x_rows.dim(0), kRows);
+  NSA_CHECK(x_rows.dim(0) == dy_rows.dim(0), "matmul_backward_weight: dy {} has {} rows, x {} has {}; {}",
+            dy.shape.str(), dy_rows.dim(0), x.shape.str(), x_rows.dim(0), kRows);
   expect.dims(dw, "dw", "(O,I)", {dy_rows.dim(1), x_rows.dim(1)});
   NSA_DISPATCH(dev, matmul_backward_weight, dw, dy_rows, x_rows);
 }
 
-// --- embedding ----------------------------------------------------------------------------------------------------------------------------------------
+// --- embedding -----------------------------------------------------------------------------------
 void embedding_forward(Device& dev, Out y, In tokens, In w) {
   const Expect expect{"embedding_forward", "w is (V,C), tokens one id per row"};
   expect.rank(w, "w", "(V,C)", 2);
@@ -111,20 +120,22 @@ void embedding_backward(Device& dev, InOut dw, In dy, In tokens) {
   NSA_DISPATCH(dev, embedding_backward, dw, rows, ids);
 }
 
-// --- RMSNorm ------------------------------------------------------------------------------------------------------------------------------------------
+// --- RMSNorm -------------------------------------------------------------------------------------
 void rmsnorm_forward(Device& dev, Out y, Saved rstd, In x, In w, float eps) {
   const Expect expect{"rmsnorm_forward", "the norm is over the last dim"};
   const Tensor in = expect.rows(x, "x", "(N,C)");
   expect.dims(w, "w", "(C)", {in.dim(1)});
-  NSA_DISPATCH(dev, rmsnorm_forward, expect.rows(y, "y", "(N,C)", in.shape), expect.per_row(rstd, "rstd", in.dim(0)), in, w, eps);
+  NSA_DISPATCH(dev, rmsnorm_forward, expect.rows(y, "y", "(N,C)", in.shape), expect.per_row(rstd, "rstd", in.dim(0)),
+               in, w, eps);
 }
 
 void add_rmsnorm_forward(Device& dev, Out sum, Out y, Saved rstd, In a, In b, In w, float eps) {
   const Expect expect{"add_rmsnorm_forward", "the norm is over the last dim"};
   const Tensor in = expect.rows(a, "a", "(N,C)");
   expect.dims(w, "w", "(C)", {in.dim(1)});
-  NSA_DISPATCH(dev, add_rmsnorm_forward, expect.rows(sum, "sum", "(N,C)", in.shape), expect.rows(y, "y", "(N,C)", in.shape),
-               expect.per_row(rstd, "rstd", in.dim(0)), in, expect.rows(b, "b", "(N,C)", in.shape), w, eps);
+  NSA_DISPATCH(dev, add_rmsnorm_forward, expect.rows(sum, "sum", "(N,C)", in.shape),
+               expect.rows(y, "y", "(N,C)", in.shape), expect.per_row(rstd, "rstd", in.dim(0)), in,
+               expect.rows(b, "b", "(N,C)", in.shape), w, eps);
 }
 
 void rmsnorm_backward(Device& dev, Out dx, InOut dw, In dy, In x, In w, In rstd, Write mode) {
@@ -132,11 +143,11 @@ void rmsnorm_backward(Device& dev, Out dx, InOut dw, In dy, In x, In w, In rstd,
   const Tensor in = expect.rows(x, "x", "(N,C)");
   expect.dims(w, "w", "(C)", {in.dim(1)});
   expect.dims(dw, "dw", "(C)", {in.dim(1)});
-  NSA_DISPATCH(dev, rmsnorm_backward, expect.rows(dx, "dx", "(N,C)", in.shape), dw, expect.rows(dy, "dy", "(N,C)", in.shape), in, w,
-               expect.per_row(rstd, "rstd", in.dim(0)), mode);
+  NSA_DISPATCH(dev, rmsnorm_backward, expect.rows(dx, "dx", "(N,C)", in.shape), dw,
+               expect.rows(dy, "dy", "(N,C)", in.shape), in, w, expect.per_row(rstd, "rstd", in.dim(0)), mode);
 }
 
-// --- RoPE ---------------------------------------------------------------------------------------------------------------------------------------------
+// --- RoPE ----------------------------------------------------------------------------------------
 void rope_table(Device& dev, Out table, double theta) {
   const Expect expect{"rope_table", "cos and sin of every position and frequency"};
   expect.rank(table, "table", "(T,D/2,2)", 3);
@@ -152,11 +163,14 @@ void check_rope(const char* op, In x, In table, std::int64_t stride) {
   expect.rank(x, "x", "(B,T,H,D)", 4);
   expect.rank(table, "table", "(T,D/2,2)", 3);
   NSA_CHECK(x.dim(3) % 2 == 0, "{}: D is {}, expected an even head size: dims are rotated in pairs", op, x.dim(3));
-  NSA_CHECK(stride >= 1, "{}: stride is {}, expected at least 1 (compress_stride for compressed keys, else 1)", op, stride);
+  NSA_CHECK(stride >= 1, "{}: stride is {}, expected at least 1 (compress_stride for compressed keys, else 1)", op,
+            stride);
   const std::int64_t positions = x.dim(1) ? (x.dim(1) - 1) * stride + 1 : 0;
   expect.dims(table, "table", "(T,D/2,2)", {table.dim(0), x.dim(3) / 2, 2});
-  NSA_CHECK(table.dim(0) >= positions, "{}: table has {} positions, T = {} rows at stride {} need {}; a sequence longer than the table was made for?", op,
-            table.dim(0), x.dim(1), stride, positions);
+  NSA_CHECK(
+      table.dim(0) >= positions,
+      "{}: table has {} positions, T = {} rows at stride {} need {}; a sequence longer than the table was made for?",
+      op, table.dim(0), x.dim(1), stride, positions);
 }
 
 }  // namespace
@@ -171,7 +185,7 @@ void rope_backward(Device& dev, InOut dx, In table, std::int64_t stride) {
   NSA_DISPATCH(dev, rope_backward, dx, table, stride);
 }
 
-// --- attention ----------------------------------------------------------------------------------------------------------------------------------------
+// --- attention -----------------------------------------------------------------------------------
 namespace {
 
 void check_attention(const Expect& expect, In q, In k, In v, std::int64_t window) {
@@ -181,7 +195,8 @@ void check_attention(const Expect& expect, In q, In k, In v, std::int64_t window
   const std::int64_t B = q.dim(0), T = q.dim(1), H = q.dim(2), Hkv = k.dim(2);
   expect.dims(k, "k", "(B,T,Hkv,Dk)", {B, T, Hkv, q.dim(3)});
   expect.dims(v, "v", "(B,T,Hkv,Dv)", {B, T, Hkv, v.dim(3)});
-  NSA_CHECK(Hkv > 0 && H % Hkv == 0, "{}: H = {} query heads on Hkv = {} key/value heads, expected Hkv to divide H", expect.op, H, Hkv);
+  NSA_CHECK(Hkv > 0 && H % Hkv == 0, "{}: H = {} query heads on Hkv = {} key/value heads, expected Hkv to divide H",
+            expect.op, H, Hkv);
   NSA_CHECK(q.dim(3) > 0 && v.dim(3) > 0, "{}: Dk = {}, Dv = {}, expected at least 1", expect.op, q.dim(3), v.dim(3));
   NSA_CHECK(window >= 0, "{}: window is {}, expected 0 (none) or the number of tokens a query sees", expect.op, window);
 }
@@ -204,7 +219,8 @@ void attention_delta(Device& dev, Out delta, In o, In d_o) {
   NSA_DISPATCH(dev, attention_delta, delta, o, d_o);
 }
 
-void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, std::int64_t window, Write dq_mode) {
+void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
+                        std::int64_t window, Write dq_mode) {
   const Expect expect{"attention_backward", kHeads};
   check_attention(expect, q, k, v, window);
   const Shape per_query{q.dim(0), q.dim(1), q.dim(2)};
@@ -217,7 +233,7 @@ void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, I
   NSA_DISPATCH(dev, attention_backward, dq, dk, dv, d_o, delta, lse, q, k, v, window, dq_mode);
 }
 
-// --- SwiGLU -------------------------------------------------------------------------------------------------------------------------------------------
+// --- SwiGLU --------------------------------------------------------------------------------------
 void swiglu_forward(Device& dev, Out y, In gate, In up) {
   const Expect expect{"swiglu_forward", "gate and up are the two (N,F) projections"};
   const Tensor g = expect.rows(gate, "gate", "(N,F)");
@@ -227,11 +243,12 @@ void swiglu_forward(Device& dev, Out y, In gate, In up) {
 void swiglu_backward(Device& dev, Out d_gate, Out d_up, In dy, In gate, In up) {
   const Expect expect{"swiglu_backward", "gate and up are the two (N,F) projections"};
   const Tensor g = expect.rows(gate, "gate", "(N,F)");
-  NSA_DISPATCH(dev, swiglu_backward, expect.rows(d_gate, "d_gate", "(N,F)", g.shape), expect.rows(d_up, "d_up", "(N,F)", g.shape),
-               expect.rows(dy, "dy", "(N,F)", g.shape), g, expect.rows(up, "up", "(N,F)", g.shape));
+  NSA_DISPATCH(dev, swiglu_backward, expect.rows(d_gate, "d_gate", "(N,F)", g.shape),
+               expect.rows(d_up, "d_up", "(N,F)", g.shape), expect.rows(dy, "dy", "(N,F)", g.shape), g,
+               expect.rows(up, "up", "(N,F)", g.shape));
 }
 
-// --- loss ---------------------------------------------------------------------------------------------------------------------------------------------
+// --- loss ----------------------------------------------------------------------------------------
 void cross_entropy_forward(Device& dev, Out losses, In logits, In targets) {
   const Expect expect{"cross_entropy_forward", "one target per row of logits"};
   const Tensor x = expect.rows(logits, "logits", "(N,V)");
@@ -248,7 +265,7 @@ void cross_entropy_forward_backward(Device& dev, Out losses, InOut logits, In ta
   NSA_DISPATCH(dev, cross_entropy_forward_backward, expect.per_row(losses, "losses", x.dim(0)), x, ids, scale);
 }
 
-// --- element-wise, reductions, optimizer --------------------------------------------------------------------------------------------------------------
+// --- element-wise, reductions, optimizer ---------------------------------------------------------
 void fill(Device& dev, Out y, float value) {
   Expect{"fill", ""}.type(y, "y", DType::f32);
   NSA_DISPATCH(dev, fill, y, value);

@@ -41,7 +41,8 @@ double seconds_at(const Run& run, double step) {
   return kMissing;
 }
 
-Row make_row(const Comparison& c, const std::string& label, Unit unit, double step, bool exact, const Quantity& quantity) {
+Row make_row(const Comparison& c, const std::string& label, Unit unit, double step, bool exact,
+             const Quantity& quantity) {
   Row row{label, unit, step, exact, {}, {}};
   for (const Group& group : c.groups) {
     std::vector<double> values;
@@ -52,7 +53,9 @@ Row make_row(const Comparison& c, const std::string& label, Unit unit, double st
       a.push_back(quantity(*left));
       b.push_back(quantity(*right));
     }
-    row.differences.push_back(&group == &c.groups[0] ? PairedDifference{0, kMissing, kMissing, kMissing, kMissing, kMissing} : paired_difference(a, b));
+    row.differences.push_back(&group == &c.groups[0]
+                                  ? PairedDifference{0, kMissing, kMissing, kMissing, kMissing, kMissing}
+                                  : paired_difference(a, b));
     PairedDifference& d = row.differences.back();
     // Without a common seed the means can still be subtracted; how far to trust that is unknown.
     if (d.pairs == 0 && row.differences.size() > 1) {
@@ -67,21 +70,28 @@ void add_rows(Comparison& c, const std::vector<Run>& runs) {
   const double val_step = common_val_step(runs);
   double last_common = INFINITY;
   for (const Run& run : runs) last_common = std::min(last_common, run.last_step);
-  const auto add = [&](const std::string& label, Unit unit, bool exact, const Quantity& quantity, double step = kMissing) {
+  const auto add = [&](const std::string& label, Unit unit, bool exact, const Quantity& quantity,
+                       double step = kMissing) {
     Row row = make_row(c, label, unit, step, exact, quantity);
-    if (std::any_of(row.groups.begin(), row.groups.end(), [](const MeanSpread& s) { return s.n > 0; })) c.rows.push_back(std::move(row));
+    if (std::any_of(row.groups.begin(), row.groups.end(), [](const MeanSpread& s) { return s.n > 0; }))
+      c.rows.push_back(std::move(row));
   };
   const auto field = [](double RunInfo::*member) { return [member](const Run& run) { return run.info.*member; }; };
   if (std::isfinite(val_step)) {
     add(
-        "validation loss", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->loss : kMissing; }, val_step);
+        "validation loss", Unit::loss, false,
+        [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->loss : kMissing; }, val_step);
     add(
-        "bits per byte", Unit::loss, false, [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->bits_per_byte : kMissing; }, val_step);
+        "bits per byte", Unit::loss, false,
+        [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->bits_per_byte : kMissing; },
+        val_step);
   } else {
-    add("last validation loss", Unit::loss, false, [](const Run& run) { return run.vals.empty() ? kMissing : run.vals.back().loss; });
+    add("last validation loss", Unit::loss, false,
+        [](const Run& run) { return run.vals.empty() ? kMissing : run.vals.back().loss; });
   }
   add(
-      "training loss, smoothed", Unit::loss, false, [&](const Run& run) { return smooth_at(run, XAxis::step, last_common); }, last_common);
+      "training loss, smoothed", Unit::loss, false,
+      [&](const Run& run) { return smooth_at(run, XAxis::step, last_common); }, last_common);
   c.compared_step = std::isfinite(val_step) ? val_step : last_common;
   add("tokens per second", Unit::per_second, false, [](const Run& run) { return run.median_tokens_per_s; });
   add("time per step", Unit::milliseconds, false, [](const Run& run) { return run.median_ms; });
@@ -93,7 +103,8 @@ void add_rows(Comparison& c, const std::vector<Run>& runs) {
   add("tokens", Unit::count, true, [](const Run& run) { return run.last_tokens; });
   add("steps", Unit::whole, true, [](const Run& run) { return run.last_step; });
   add("skipped steps", Unit::whole, true, [](const Run& run) { return static_cast<double>(run.skipped); });
-  if (c.rows.empty()) add("steps read", Unit::whole, true, [](const Run& run) { return static_cast<double>(run.steps); });
+  if (c.rows.empty())
+    add("steps read", Unit::whole, true, [](const Run& run) { return static_cast<double>(run.steps); });
 }
 
 void add_config_differences(Comparison& c) {
@@ -107,7 +118,8 @@ void add_config_differences(Comparison& c) {
     if (is_bookkeeping(path)) continue;
     ConfigDifference d{path, {}};
     for (const Group& group : c.groups) d.values.push_back(group.runs[0]->info.config_value(path));
-    if (std::any_of(d.values.begin(), d.values.end(), [&](const std::string& v) { return v != d.values[0]; })) c.config.push_back(std::move(d));
+    if (std::any_of(d.values.begin(), d.values.end(), [&](const std::string& v) { return v != d.values[0]; }))
+      c.config.push_back(std::move(d));
   }
 }
 
@@ -135,7 +147,8 @@ void add_notes(Comparison& c, const std::vector<Run>& runs) {
   note("Still running when this page was made", [](const Run& r) { return r.state == RunState::running; });
   note("Stopped before the planned end", [](const Run& r) { return r.state == RunState::stopped; });
   if (values([](const Run& r) { return fmt::format("{}", r.last_step); }) > 1) {
-    c.notes.push_back("The runs have different lengths; what changes with training is compared at the step named in the table.");
+    c.notes.push_back(
+        "The runs have different lengths; what changes with training is compared at the step named in the table.");
   }
   note("Steps whose loss is not a finite number", [](const Run& r) { return r.non_finite > 0; });
   note("Lines that could not be read were passed over", [](const Run& r) { return r.broken_lines > 0; });
@@ -143,13 +156,17 @@ void add_notes(Comparison& c, const std::vector<Run>& runs) {
   for (const ConfigDifference& d : c.config) {
     if (!d.path.starts_with("model.attention.")) more.push_back(d.path);
   }
-  if (!more.empty()) c.notes.push_back(fmt::format("The configurations differ in more than attention: {}.", joined(more)));
-  if (values([](const Run& r) { return r.info.commit; }) > 1) c.notes.push_back("The runs were made by different commits of the program.");
-  if (values([](const Run& r) { return r.info.machine; }) > 1) c.notes.push_back("The runs were made on different machines: their speeds cannot be compared.");
+  if (!more.empty())
+    c.notes.push_back(fmt::format("The configurations differ in more than attention: {}.", joined(more)));
+  if (values([](const Run& r) { return r.info.commit; }) > 1)
+    c.notes.push_back("The runs were made by different commits of the program.");
+  if (values([](const Run& r) { return r.info.machine; }) > 1)
+    c.notes.push_back("The runs were made on different machines: their speeds cannot be compared.");
   if (c.groups.size() > 1) {
     for (const Group& group : c.groups) {
       if (&group != &c.groups[0] && pairs_by_seed(c.groups[0], group).empty()) {
-        c.notes.push_back(fmt::format("{} and {} have no seed in common, so the noise of their difference is unknown.", c.groups[0].name, group.name));
+        c.notes.push_back(fmt::format("{} and {} have no seed in common, so the noise of their difference is unknown.",
+                                      c.groups[0].name, group.name));
         if (c.groups.size() > 6) break;
       }
     }
@@ -160,7 +177,8 @@ Cell difference_cell(const Row& row, std::size_t g) {
   const PairedDifference& d = row.differences[g];
   if (!std::isfinite(d.mean)) return {"\u2013", "", false};
   const bool share_makes_sense = row.unit != Unit::loss && d.base != 0;
-  const std::string share = share_makes_sense ? fmt::format("{} %", format_signed(100 * d.mean / d.base, Unit::plain)) : "";
+  const std::string share =
+      share_makes_sense ? fmt::format("{} %", format_signed(100 * d.mean / d.base, Unit::plain)) : "";
   if (row.exact) return {format_signed(d.mean, row.unit), d.mean != 0 ? share : "", false};
   const int decimals = row.unit == Unit::loss ? decimals_for(d.std_error) : -1;
   Cell cell{format_signed(d.mean, row.unit, decimals), "", d.noise_known() && !d.within_noise()};
@@ -191,12 +209,14 @@ std::vector<std::string> verdicts(const Comparison& c) {
     if (!std::isfinite(d.mean)) {
       text += "cannot be compared, because one of them has none";
     } else if (!d.noise_known()) {
-      text += fmt::format("{} at step {}; noise unknown: {}", format_signed(d.mean, row.unit), format_value(c.compared_step, Unit::whole),
+      text += fmt::format("{} at step {}; noise unknown: {}", format_signed(d.mean, row.unit),
+                          format_value(c.compared_step, Unit::whole),
                           d.pairs == 1 ? "one seed cannot tell a difference from chance" : "no seed in common");
     } else {
       const int decimals = decimals_for(d.std_error);
-      text += fmt::format("{} \u00B1 {} at step {} (95 % interval {} to {}, {} seeds): {}", format_signed(d.mean, row.unit, decimals),
-                          format_value(d.std_error, row.unit, decimals), format_value(c.compared_step, Unit::whole), format_value(d.low, row.unit, decimals),
+      text += fmt::format("{} \u00B1 {} at step {} (95 % interval {} to {}, {} seeds): {}",
+                          format_signed(d.mean, row.unit, decimals), format_value(d.std_error, row.unit, decimals),
+                          format_value(c.compared_step, Unit::whole), format_value(d.low, row.unit, decimals),
                           format_value(d.high, row.unit, decimals), d.pairs, d.verdict());
       if (!d.within_noise()) text += " beyond noise";
     }
@@ -210,10 +230,14 @@ CellTable final_table(const Comparison& c) {
   CellTable table(1);
   table[0].push_back({"", "", false});
   for (const Group& group : c.groups)
-    table[0].push_back(
-        {group.name, group.runs.size() == 1 && many ? "" : fmt::format("{} {}", group.runs.size(), group.runs.size() == 1 ? "run" : "runs"), false});
+    table[0].push_back({group.name,
+                        group.runs.size() == 1 && many
+                            ? ""
+                            : fmt::format("{} {}", group.runs.size(), group.runs.size() == 1 ? "run" : "runs"),
+                        false});
   for (std::size_t g = 1; g < c.groups.size() && !many; ++g)
-    table[0].push_back({fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name), "\u00B1 standard error", false});
+    table[0].push_back(
+        {fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name), "\u00B1 standard error", false});
   for (const Row& row : c.rows) {
     std::vector<Cell> line;
     line.push_back({row.label, std::isfinite(row.step) ? "step " + format_value(row.step, Unit::whole) : "", false});

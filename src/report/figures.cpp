@@ -27,7 +27,8 @@ Layer layer(Layer::Kind kind, std::size_t style, const std::string& name) {
 }
 
 /// Every bucket's least and greatest value, in turn: nothing a bucket hides is lost to the eye.
-Layer raw_layer(const Run& run, std::size_t style, XAxis axis, double Bucket::*mean, double Bucket::*least, double Bucket::*greatest) {
+Layer raw_layer(const Run& run, std::size_t style, XAxis axis, double Bucket::*mean, double Bucket::*least,
+                double Bucket::*greatest) {
   Layer l = layer(Layer::Kind::raw, style, run.name);
   for (const Bucket& bucket : run.buckets) {
     const double x = x_of(bucket, axis);
@@ -73,21 +74,24 @@ void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, s
   }
   // A mean of a step or two is no curve to put a name on when one seed goes far beyond it.
   if (mean.x.size() < 3 && !alone.empty()) {
-    const auto longest = std::max_element(alone.begin(), alone.end(), [](const Layer& a, const Layer& b) { return a.x.back() < b.x.back(); });
+    const auto longest = std::max_element(alone.begin(), alone.end(),
+                                          [](const Layer& a, const Layer& b) { return a.x.back() < b.x.back(); });
     longest->end_label = std::exchange(line.end_label, "");
   }
   std::move(alone.begin(), alone.end(), std::back_inserter(chart.layers));
   chart.layers.push_back(std::move(line));
 }
 
-/// Mean of the validation losses over the seeds at the steps all of them have, with the range over the seeds; `limit` points at most, evenly chosen.
+/// Mean of the validation losses over the seeds at the steps all of them have, with the range over the seeds; `limit`
+/// points at most, evenly chosen.
 Layer val_layer(const Group& group, std::size_t style, XAxis axis) {
   Layer l = layer(Layer::Kind::marks, style, group.name);
   for (const ValPoint& val : group.runs[0]->vals) {
     double x = 0, y = 0, low = INFINITY, high = -INFINITY;
     std::size_t n = 0;
     for (const Run* run : group.runs) {
-      const auto it = std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
+      const auto it =
+          std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
       if (it == run->vals.end()) continue;
       x += x_of(*it, axis);
       y += it->loss;
@@ -158,7 +162,8 @@ void set_y_range(Chart& chart, double low, double high) {
   chart.y.max = high + pad;
 }
 
-/// Arrow heads where raw values lie beyond the upper edge, one per ~1 % of the width; the fall from the first loss at the left is no spike.
+/// Arrow heads where raw values lie beyond the upper edge, one per ~1 % of the width; the fall from the first loss at
+/// the left is no spike.
 void mark_off_scale(Chart& chart, double from) {
   std::vector<Layer> heads;
   const double gap = (chart.x.max - chart.x.min) / 100;
@@ -166,7 +171,8 @@ void mark_off_scale(Chart& chart, double from) {
     if (l.kind != Layer::Kind::raw) continue;
     Layer head = layer(Layer::Kind::off_scale, static_cast<std::size_t>(l.style), l.name);
     for (std::size_t i = 0; i < l.x.size(); ++i) {
-      if (l.x[i] > from && l.y[i] > chart.y.max && (head.x.empty() || l.x[i] > head.x.back() + gap)) head.x.push_back(l.x[i]);
+      if (l.x[i] > from && l.y[i] > chart.y.max && (head.x.empty() || l.x[i] > head.x.back() + gap))
+        head.x.push_back(l.x[i]);
     }
     if (!head.x.empty()) heads.push_back(std::move(head));
   }
@@ -185,14 +191,16 @@ Chart loss_chart(const Comparison& c, XAxis axis) {
     const Group& group = c.groups[g];
     if (std::none_of(group.runs.begin(), group.runs.end(), [&](const Run* r) { return has_axis(*r, axis); })) continue;
     for (const Run* run : group.runs) {
-      if (has_axis(*run, axis)) chart.layers.push_back(raw_layer(*run, g, axis, &Bucket::loss, &Bucket::loss_min, &Bucket::loss_max));
+      if (has_axis(*run, axis))
+        chart.layers.push_back(raw_layer(*run, g, axis, &Bucket::loss, &Bucket::loss_min, &Bucket::loss_max));
     }
     add_mean(chart, group, g, axis, &Run::smooth);
     Layer vals = chosen(val_layer(group, g, axis), c.groups.size() > 12 ? 5 : 30);
     if (!vals.x.empty()) chart.layers.push_back(std::move(vals));
   }
   set_x_range(chart);
-  // The first fall would squeeze everything that matters into the lowest tenth: the range is that of the curve after it.
+  // The first fall would squeeze everything that matters into the lowest tenth: the range is that of the curve after
+  // it.
   const double from = chart.x.min + 0.08 * (chart.x.max - chart.x.min);
   double low = 0, high = 0, raw_low = 0, raw_high = 0;
   if (!y_range(chart, false, from, low, high) && !y_range(chart, true, -INFINITY, low, high)) {
@@ -214,8 +222,8 @@ Chart difference_chart(const Comparison& c) {
   chart.id = "difference";
   chart.x = x_axis(XAxis::step);
   if (c.groups.size() < 2) return chart;
-  chart.title =
-      c.groups.size() == 2 ? fmt::format("Difference: {} \u2212 {}", c.groups[1].name, c.groups[0].name) : fmt::format("Difference from {}", c.groups[0].name);
+  chart.title = c.groups.size() == 2 ? fmt::format("Difference: {} \u2212 {}", c.groups[1].name, c.groups[0].name)
+                                     : fmt::format("Difference from {}", c.groups[0].name);
   chart.y = {"difference of loss, nats per token", Unit::loss};
   chart.zero_line = true;
   double end = 0;
@@ -227,7 +235,8 @@ Chart difference_chart(const Comparison& c) {
     band.low = d.low;
     band.high = d.high;
     line.y = d.y;
-    line.end_label = c.groups.size() == 2 ? fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name) : c.groups[g].name;
+    line.end_label =
+        c.groups.size() == 2 ? fmt::format("{} \u2212 {}", c.groups[g].name, c.groups[0].name) : c.groups[g].name;
     line.solid = c.groups.size() == 2;
     end = std::max(end, d.x.back());
     if (std::isfinite(d.low[0])) chart.layers.push_back(std::move(band));
@@ -239,7 +248,8 @@ Chart difference_chart(const Comparison& c) {
       std::vector<double> a, b;
       for (const auto& [left, right] : pairs) {
         for (const auto& [run, values] : {std::pair{left, &a}, {right, &b}}) {
-          const auto it = std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
+          const auto it =
+              std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
           values->push_back(it == run->vals.end() ? kMissing : it->loss);
         }
       }
@@ -254,7 +264,8 @@ Chart difference_chart(const Comparison& c) {
   }
   set_x_range(chart);
   double low = 0, high = 0;
-  if (!y_range(chart, true, chart.x.min + 0.05 * (end - chart.x.min), low, high) && !y_range(chart, true, -INFINITY, low, high)) {
+  if (!y_range(chart, true, chart.x.min + 0.05 * (end - chart.x.min), low, high) &&
+      !y_range(chart, true, -INFINITY, low, high)) {
     chart.layers.clear();
     return chart;
   }
@@ -343,7 +354,8 @@ std::vector<Chart> gate_charts(const Group& group, int index) {
         double sum = 0;
         std::size_t n = 0;
         for (const Run* run : group.runs) {
-          const auto it = std::lower_bound(run->gates.begin(), run->gates.end(), gate.step, [](const GateRecord& r, double step) { return r.step < step; });
+          const auto it = std::lower_bound(run->gates.begin(), run->gates.end(), gate.step,
+                                           [](const GateRecord& r, double step) { return r.step < step; });
           if (it == run->gates.end() || it->step != gate.step || l >= it->layers.size()) continue;
           sum += static_cast<double>(it->layers[l][branch]);
           ++n;

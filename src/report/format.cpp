@@ -39,8 +39,11 @@ std::vector<Tick> ticks_every(double min, double max, double step, double diviso
   const double slack = step * 1e-6;
   for (double i = std::ceil((min - slack) / step); i * step <= max + slack; ++i) {
     const double value = i * step / divisor;
-    ticks.push_back(
-        {i * step, i == 0 && divisor != 1 ? "0" : with_minus(decimals > 6 ? fmt::format("{:.3g}", value) : fmt::format("{:.{}f}", value, decimals)) + suffix});
+    ticks.push_back({i * step, i == 0 && divisor != 1
+                                   ? "0"
+                                   : with_minus(decimals > 6 ? fmt::format("{:.3g}", value)
+                                                             : fmt::format("{:.{}f}", value, decimals)) +
+                                         suffix});
     if (i == 0) ticks.back().text = "0";
   }
   return ticks;
@@ -55,10 +58,13 @@ std::string format_value(double value, Unit unit, int decimals) {
   switch (unit) {
     case Unit::loss: return sign + fmt::format("{:.{}f}", size, decimals < 0 ? 4 : decimals);
     case Unit::plain: return sign + (decimals < 0 ? three_digits(size) : fmt::format("{:.{}f}", size, decimals));
-    case Unit::whole: return sign + (size == std::floor(size) ? grouped(static_cast<std::int64_t>(size)) : fmt::format("{:.1f}", size));
+    case Unit::whole:
+      return sign + (size == std::floor(size) ? grouped(static_cast<std::int64_t>(size)) : fmt::format("{:.1f}", size));
     case Unit::count: return sign + human_count(size);
     case Unit::per_second: return sign + human_count(size < 100 ? size : std::round(size)) + "/s";
-    case Unit::milliseconds: return sign + (size < 10000 ? three_digits(size >= 100 ? std::round(size) : size) + " ms" : human_duration(size / 1000));
+    case Unit::milliseconds:
+      return sign +
+             (size < 10000 ? three_digits(size >= 100 ? std::round(size) : size) + " ms" : human_duration(size / 1000));
     case Unit::seconds: return sign + human_duration(size);
     case Unit::bytes: return sign + human_bytes(size);
     case Unit::flops: {
@@ -86,8 +92,10 @@ std::vector<Tick> nice_ticks(double min, double max, int wanted, Unit unit) {
   if (unit == Unit::seconds && max >= 60) {
     const double second = max < 120 * 60 ? 60 : max < 48 * 3600 ? 3600 : 86400;
     const std::string suffix = second == 60 ? " min" : second == 3600 ? " h" : " d";
-    for (const double step : {10., 15., 30., 60., 120., 300., 600., 900., 1200., 1800., 3600., 7200., 10800., 21600., 43200.}) {
-      if (step >= rough * 0.8 && (step >= second || step / second == 0.5 || step / second == 0.25)) return ticks_every(min, max, step, second, suffix);
+    for (const double step :
+         {10., 15., 30., 60., 120., 300., 600., 900., 1200., 1800., 3600., 7200., 10800., 21600., 43200.}) {
+      if (step >= rough * 0.8 && (step >= second || step / second == 0.5 || step / second == 0.25))
+        return ticks_every(min, max, step, second, suffix);
     }
     return ticks_every(min, max, 86400 * std::ceil(rough / 86400), 86400, " d");
   }
@@ -114,11 +122,13 @@ std::vector<Tick> log_ticks(double min, double max, int wanted) {
   if (decades * 3 > wanted * 1.6) steps = {1};
   const int stride = decades > wanted * 1.6 ? static_cast<int>(std::ceil(decades / wanted)) : 1;
   std::vector<Tick> ticks;
-  for (int e = static_cast<int>(std::floor(std::log10(min))) - 1; e <= static_cast<int>(std::ceil(std::log10(max))); ++e) {
+  for (int e = static_cast<int>(std::floor(std::log10(min))) - 1; e <= static_cast<int>(std::ceil(std::log10(max)));
+       ++e) {
     if (steps.size() == 1 && e % stride != 0) continue;
     for (const double m : steps) {
       const double value = m * std::pow(10, e);
-      if (value >= min * 0.999999 && value <= max * 1.000001) ticks.push_back({value, e < -3 || e > 5 ? fmt::format("{:.0e}", value) : three_digits(value)});
+      if (value >= min * 0.999999 && value <= max * 1.000001)
+        ticks.push_back({value, e < -3 || e > 5 ? fmt::format("{:.0e}", value) : three_digits(value)});
     }
   }
   return ticks;
@@ -133,14 +143,16 @@ std::string escape_html(const std::string& text) {
       case '>': out += "&gt;"; break;
       case '"': out += "&quot;"; break;
       default:
-        if (static_cast<unsigned char>(c) >= 32 || c == '\n' || c == '\t') out += c;  // control characters are not allowed in SVG
+        if (static_cast<unsigned char>(c) >= 32 || c == '\n' || c == '\t')
+          out += c;  // control characters are not allowed in SVG
     }
   }
   return out;
 }
 
 int text_length(const std::string& text) {
-  return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<int>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 std::string shorten(const std::string& text, int limit) {

@@ -30,8 +30,9 @@ std::string svg_of(const Chart& chart, Size size, const char* klass, int points)
 /// In two layouts, of which the style sheet shows one: text keeps its size on a phone.
 std::string big_figure(const Chart& chart, const std::vector<Run>& runs, const std::string& caption) {
   if (chart.layers.empty()) return {};
-  return fmt::format("<h2>{}</h2>\n<figure id=\"{}\">{}\n{}\n<figcaption>{}</figcaption></figure>\n", escape_html(chart.title), chart.id,
-                     svg_of(chart, kWide, "wide", points_per_curve(runs, kWide)), svg_of(chart, kNarrow, "narrow", points_per_curve(runs, kNarrow)), caption);
+  return fmt::format("<h2>{}</h2>\n<figure id=\"{}\">{}\n{}\n<figcaption>{}</figcaption></figure>\n",
+                     escape_html(chart.title), chart.id, svg_of(chart, kWide, "wide", points_per_curve(runs, kWide)),
+                     svg_of(chart, kNarrow, "narrow", points_per_curve(runs, kNarrow)), caption);
 }
 
 std::string small_figures(const std::vector<Chart>& charts, const std::vector<Run>& runs) {
@@ -70,15 +71,19 @@ std::string html_table(const CellTable& table, const char* klass) {
 
 std::string header(const std::vector<Run>& runs, const Comparison& c, const PageInfo& info) {
   std::string title, seeds;
-  for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 4); ++g) title += (g ? " vs " : "") + c.groups[g].name;
+  for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 4); ++g)
+    title += (g ? " vs " : "") + c.groups[g].name;
   if (c.groups.size() > 4) title += fmt::format(" and {} more", c.groups.size() - 4);
-  std::string out = fmt::format("<h1>{}</h1>\n<p class=\"soft\">{} {}, {} {}{}</p>\n", escape_html(title), c.groups.size(),
-                                c.groups.size() == 1 ? "configuration" : "configurations", runs.size(), runs.size() == 1 ? "run" : "runs",
-                                info.date.empty() ? "" : ", page made " + escape_html(info.date));
+  std::string out =
+      fmt::format("<h1>{}</h1>\n<p class=\"soft\">{} {}, {} {}{}</p>\n", escape_html(title), c.groups.size(),
+                  c.groups.size() == 1 ? "configuration" : "configurations", runs.size(),
+                  runs.size() == 1 ? "run" : "runs", info.date.empty() ? "" : ", page made " + escape_html(info.date));
   const std::vector<std::string> sentences = verdicts(c);
   const std::size_t shown = std::min<std::size_t>(sentences.size(), 4);
-  for (std::size_t i = 0; i < shown; ++i) out += fmt::format("<p class=\"verdict\">{}</p>\n", escape_html(sentences[i]));
-  if (shown < sentences.size()) out += fmt::format("<p class=\"soft\">{} more differences are in the table.</p>\n", sentences.size() - shown);
+  for (std::size_t i = 0; i < shown; ++i)
+    out += fmt::format("<p class=\"verdict\">{}</p>\n", escape_html(sentences[i]));
+  if (shown < sentences.size())
+    out += fmt::format("<p class=\"soft\">{} more differences are in the table.</p>\n", sentences.size() - shown);
   for (const std::string& note : c.notes) out += fmt::format("<p class=\"soft note\">{}</p>\n", escape_html(note));
   return out;
 }
@@ -92,7 +97,8 @@ std::string config_section(const Comparison& c) {
     table.push_back({{d.path, "", false}});
     for (const std::string& value : d.values) table.back().push_back({value.empty() ? "\u2013" : value, "", false});
   }
-  return "<h2>What differs in the configurations</h2>\n" + html_table(c.groups.size() > 4 ? turned(table) : table, "text");
+  return "<h2>What differs in the configurations</h2>\n" +
+         html_table(c.groups.size() > 4 ? turned(table) : table, "text");
 }
 
 const char* state_word(RunState state) {
@@ -127,38 +133,47 @@ std::string runs_section(const std::vector<Run>& runs, const PageInfo& info) {
   for (const Column& column : columns) {
     const std::string first = runs.empty() ? "" : column.text(runs[0]);
     if (std::all_of(runs.begin(), runs.end(), [&](const Run& run) { return column.text(run) == first; })) {
-      if (!first.empty() && first != "\u2013") shared += fmt::format("<dt>{}</dt><dd>{}</dd>", column.title, escape_html(first));
+      if (!first.empty() && first != "\u2013")
+        shared += fmt::format("<dt>{}</dt><dd>{}</dd>", column.title, escape_html(first));
       continue;
     }
     table[0].push_back({column.title, "", false});
     for (std::size_t i = 0; i < runs.size(); ++i) table[i + 1].push_back({column.text(runs[i]), "", false});
   }
-  if (!info.command.empty()) shared += fmt::format("<dt>this page</dt><dd><code>{}</code></dd>", escape_html(info.command));
+  if (!info.command.empty())
+    shared += fmt::format("<dt>this page</dt><dd><code>{}</code></dd>", escape_html(info.command));
   return "<h2>Runs</h2>\n" + (shared.empty() ? "" : "<dl>" + shared + "</dl>\n") + html_table(table, "text");
 }
 
 std::string loss_caption(const std::vector<Run>& runs, const Comparison& c) {
   const bool seeds = std::any_of(c.groups.begin(), c.groups.end(), [](const Group& g) { return g.runs.size() > 1; });
   const bool vals = std::any_of(runs.begin(), runs.end(), [](const Run& r) { return !r.vals.empty(); });
-  std::string text = fmt::format("Faint: loss of each batch. Strong: bias-corrected exponential moving average with a half-life of {} steps",
-                                 format_value(c.half_life, Unit::plain));
+  std::string text = fmt::format(
+      "Faint: loss of each batch. Strong: bias-corrected exponential moving average with a half-life of {} steps",
+      format_value(c.half_life, Unit::plain));
   text += seeds ? ", mean over the seeds; band: range over the seeds." : ".";
   if (vals) text += seeds ? " Points: validation loss, mean and range over the seeds." : " Points: validation loss.";
-  if (std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.state == RunState::running; })) text += " Open circle: the run is still going.";
+  if (std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.state == RunState::running; }))
+    text += " Open circle: the run is still going.";
   return text + " An arrow head at the upper edge marks a batch beyond it.";
 }
 
 std::string difference_caption(const Comparison& c) {
-  const bool several = std::any_of(c.rows[0].differences.begin(), c.rows[0].differences.end(), [](const PairedDifference& d) { return d.noise_known(); });
-  return several
-             ? "Below 0 the smoothed loss is lower than that of " + escape_html(c.groups[0].name) +
-                   ". Line: mean over pairs of runs with the same seed; band: pointwise 95 % t interval. Points: the same of the validation loss."
-             : "Below 0 the smoothed loss is lower than that of " + escape_html(c.groups[0].name) + ". One pair of runs: how much of this is noise is unknown.";
+  const bool several = std::any_of(c.rows[0].differences.begin(), c.rows[0].differences.end(),
+                                   [](const PairedDifference& d) { return d.noise_known(); });
+  return several ? "Below 0 the smoothed loss is lower than that of " + escape_html(c.groups[0].name) +
+                       ". Line: mean over pairs of runs with the same seed; band: pointwise 95 % t interval. Points: "
+                       "the same of the validation loss."
+                 : "Below 0 the smoothed loss is lower than that of " + escape_html(c.groups[0].name) +
+                       ". One pair of runs: how much of this is noise is unknown.";
 }
 
-void append_row(std::string& out, const char* kind, const std::string& group, const Run* run, const std::vector<double>& numbers) {
+void append_row(std::string& out, const char* kind, const std::string& group, const Run* run,
+                const std::vector<double>& numbers) {
   fmt::format_to(std::back_inserter(out), "{}\t{}\t{}\t{}", kind, group, run ? run->name : "", run ? run->seed : "");
-  for (const double v : numbers) std::isfinite(v) ? fmt::format_to(std::back_inserter(out), "\t{:.7g}", v) : fmt::format_to(std::back_inserter(out), "\t");
+  for (const double v : numbers)
+    std::isfinite(v) ? fmt::format_to(std::back_inserter(out), "\t{:.7g}", v)
+                     : fmt::format_to(std::back_inserter(out), "\t");
   out += '\n';
 }
 
@@ -169,14 +184,17 @@ std::string report_html(const std::vector<Run>& runs, const Comparison& c, const
   for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 12); ++g) names.push_back(c.groups[g].name);
   const std::string title = c.groups.size() > 1 ? c.groups[1].name + " vs " + c.groups[0].name : c.groups[0].name;
   std::string out = fmt::format(
-      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width,initial-scale=1\">"
       "<link rel=\"icon\" href=\"data:,\"><title>{}</title><style>{}{}</style></head>\n<body>\n",
       escape_html(title), page_style(), chart_style());
   out += header(runs, c, info);
-  out += fmt::format("<div class=\"keys\" data-groups=\"{}\"></div>\n", escape_html(names.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
+  out += fmt::format("<div class=\"keys\" data-groups=\"{}\"></div>\n",
+                     escape_html(names.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
   out += "<h2>Result</h2>\n" + html_table(final_table(c), "compact");
   out +=
-      "<p class=\"soft\">Values are means over the seeds, sd their standard deviation. Differences are paired by seed; \u00B1 is their standard error. "
+      "<p class=\"soft\">Values are means over the seeds, sd their standard deviation. Differences are paired by seed; "
+      "\u00B1 is their standard error. "
       "\u201CWithin noise\u201D: the 95 % t interval of the paired difference contains 0.</p>\n";
   out += big_figure(loss_chart(c, XAxis::step), runs, loss_caption(runs, c));
   out += big_figure(difference_chart(c), runs, c.groups.size() > 1 ? difference_caption(c) : "");
@@ -184,11 +202,14 @@ std::string report_html(const std::vector<Run>& runs, const Comparison& c, const
   if (!others.empty()) out += "<h2>Loss against tokens and time</h2>\n" + others;
   const std::string optimisation = small_figures({norm_chart(c), lr_chart(c)}, runs);
   if (!optimisation.empty())
-    out += "<h2>Optimisation</h2>\n" + optimisation + "<p class=\"soft\">Strokes on the axis of the gradient norm are skipped steps.</p>\n";
+    out += "<h2>Optimisation</h2>\n" + optimisation +
+           "<p class=\"soft\">Strokes on the axis of the gradient norm are skipped steps.</p>\n";
   std::string gates;
-  for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 8); ++g) gates += small_figures(gate_charts(c.groups[g], static_cast<int>(g)), runs);
+  for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 8); ++g)
+    gates += small_figures(gate_charts(c.groups[g], static_cast<int>(g)), runs);
   if (!gates.empty())
-    out += "<h2>Gates of the NSA branches</h2>\n" + gates + "<p class=\"soft\">Mean gate of each layer over the last micro-batch, mean over the seeds.</p>\n";
+    out += "<h2>Gates of the NSA branches</h2>\n" + gates +
+           "<p class=\"soft\">Mean gate of each layer over the last micro-batch, mean over the seeds.</p>\n";
   out += config_section(c) + runs_section(runs, info);
   return out + "<script>" + page_script() + "</script>\n</body></html>\n";
 }
@@ -200,13 +221,16 @@ std::string curves_svg(const std::vector<Run>& runs, const Comparison& c) {
   std::string panels;
   for (const Chart& chart : {loss_chart(c, XAxis::step), difference_chart(c)}) {
     if (chart.layers.empty()) continue;
-    panels += fmt::format("<g transform=\"translate(16 {})\"><text class=\"title\" x=\"0\" y=\"0\">{}</text></g><g transform=\"translate(16 {})\">{}</g>",
-                          height + 24, escape_html(chart.title), height + 34, draw_chart(chart, panel, points_per_curve(runs, panel)));
+    panels += fmt::format(
+        "<g transform=\"translate(16 {})\"><text class=\"title\" x=\"0\" y=\"0\">{}</text></g><g "
+        "transform=\"translate(16 {})\">{}</g>",
+        height + 24, escape_html(chart.title), height + 34, draw_chart(chart, panel, points_per_curve(runs, panel)));
     height += panel.height + 44;
   }
   const Size size{panel.width + 32, std::max(height, 40)};
   content += fmt::format("<rect class=\"paper\" width=\"{}\" height=\"{}\" fill=\"#fff\"/>", size.width, size.height);
-  return "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n" + svg_element(content + panels, size, "curves", "loss curves") + "\n";
+  return "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n" + svg_element(content + panels, size, "curves", "loss curves") +
+         "\n";
 }
 
 std::string curves_tsv(const std::vector<Run>& runs, const Comparison& c) {
@@ -215,16 +239,19 @@ std::string curves_tsv(const std::vector<Run>& runs, const Comparison& c) {
   for (std::size_t g = 0; g < c.groups.size(); ++g) {
     const BandCurve mean = mean_curve(c.groups[g], XAxis::step, kPoints);
     for (std::size_t i = 0; i < mean.x.size(); ++i)
-      append_row(out, "mean", c.groups[g].name, nullptr, {mean.x[i], kMissing, kMissing, mean.y[i], mean.low[i], mean.high[i]});
+      append_row(out, "mean", c.groups[g].name, nullptr,
+                 {mean.x[i], kMissing, kMissing, mean.y[i], mean.low[i], mean.high[i]});
     if (g == 0) continue;
     const BandCurve d = difference_curve(c.groups[0], c.groups[g], kPoints);
     for (std::size_t i = 0; i < d.x.size(); ++i)
-      append_row(out, "difference", c.groups[g].name, nullptr, {d.x[i], kMissing, kMissing, d.y[i], d.low[i], d.high[i]});
+      append_row(out, "difference", c.groups[g].name, nullptr,
+                 {d.x[i], kMissing, kMissing, d.y[i], d.low[i], d.high[i]});
   }
   const std::size_t limit = std::clamp<std::size_t>(100000 / std::max<std::size_t>(1, runs.size()), 50, kMaxBuckets);
   for (const Group& group : c.groups) {
     for (const Run* run : group.runs) {
-      for (const ValPoint& v : run->vals) append_row(out, "val", group.name, run, {v.step, v.tokens, v.seconds, v.loss, kMissing, kMissing});
+      for (const ValPoint& v : run->vals)
+        append_row(out, "val", group.name, run, {v.step, v.tokens, v.seconds, v.loss, kMissing, kMissing});
       const std::size_t width = (run->buckets.size() + limit - 1) / std::max<std::size_t>(1, limit);
       for (std::size_t i = 0; i < run->buckets.size(); i += std::max<std::size_t>(1, width)) {
         Bucket b = run->buckets[i];
@@ -239,8 +266,8 @@ std::string curves_tsv(const std::vector<Run>& runs, const Comparison& c) {
   return out;
 }
 
-Comparison make_report(const std::vector<RunSource>& sources, const std::string& folder, double half_life, const PageInfo& info, int threads,
-                       std::vector<Run>& runs) {
+Comparison make_report(const std::vector<RunSource>& sources, const std::string& folder, double half_life,
+                       const PageInfo& info, int threads, std::vector<Run>& runs) {
   NSA_CHECK(!sources.empty(), "a report needs at least one run");
   runs = read_runs(sources, static_cast<double>(std::time(nullptr)), threads);
   const double h = half_life >= 0 ? half_life : default_half_life(runs);

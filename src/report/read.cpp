@@ -18,7 +18,8 @@ namespace nsa {
 namespace {
 
 /// Strings as they are, everything else as JSON text; objects are walked, lists are values.
-void flatten(const nlohmann::json& node, const std::string& prefix, std::vector<std::pair<std::string, std::string>>& out) {
+void flatten(const nlohmann::json& node, const std::string& prefix,
+             std::vector<std::pair<std::string, std::string>>& out) {
   for (const auto& [key, value] : node.items()) {
     const std::string path = prefix.empty() ? key : prefix + "." + key;
     if (value.is_object()) {
@@ -120,7 +121,8 @@ void MetricsReader::feed(std::string_view bytes) {
 
 void MetricsReader::expect(std::string_view bytes, double total) {
   const auto lines = static_cast<double>(std::count(bytes.begin(), bytes.end(), '\n'));
-  run.steps.reserve(static_cast<std::size_t>(std::min(1e7, 1.05 * (lines + 1) * total / static_cast<double>(bytes.size()))));
+  run.steps.reserve(
+      static_cast<std::size_t>(std::min(1e7, 1.05 * (lines + 1) * total / static_cast<double>(bytes.size()))));
 }
 
 void MetricsReader::finish() {
@@ -129,10 +131,14 @@ void MetricsReader::finish() {
   const auto by_step = [](const auto& a, const auto& b) { return a.step < b.step; };
   // Later lines about the same step win: stable order, then of equals the last is kept.
   const auto keep_last = [&](auto& records) {
-    if (std::adjacent_find(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.step >= b.step; }) == records.end()) return;
+    if (std::adjacent_find(records.begin(), records.end(),
+                           [](const auto& a, const auto& b) { return a.step >= b.step; }) == records.end())
+      return;
     std::stable_sort(records.begin(), records.end(), by_step);
     std::reverse(records.begin(), records.end());
-    records.erase(std::unique(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.step == b.step; }), records.end());
+    records.erase(
+        std::unique(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.step == b.step; }),
+        records.end());
     std::reverse(records.begin(), records.end());
   };
   keep_last(run.steps);
@@ -171,7 +177,8 @@ bool MetricsReader::json_line(std::string_view line_text) {
     GateRecord record{value[step], {}};
     std::vector<double> numbers = scan_numbers(layer_text);
     for (std::size_t i = 0; i + 3 <= numbers.size(); i += 3) {
-      record.layers.push_back({static_cast<float>(numbers[i]), static_cast<float>(numbers[i + 1]), static_cast<float>(numbers[i + 2])});
+      record.layers.push_back(
+          {static_cast<float>(numbers[i]), static_cast<float>(numbers[i + 1]), static_cast<float>(numbers[i + 2])});
     }
     run.gates.push_back(std::move(record));
   } else if (record_type == "checkpoint") {
@@ -210,7 +217,8 @@ bool MetricsReader::column_line(std::string_view line_text) {
   if (line_text.front() == '#') line_text.remove_prefix(1);
   split_cells(line_text, delimiter_, cells_);
   if (header_.empty()) {
-    const bool names = std::none_of(cells_.begin(), cells_.end(), [](std::string_view c) { return std::isfinite(scan_number(c)); });
+    const bool names =
+        std::none_of(cells_.begin(), cells_.end(), [](std::string_view c) { return std::isfinite(scan_number(c)); });
     if (names) {
       for (std::string_view cell : cells_) header_.push_back(column_of(cell));
       if (std::find(header_.begin(), header_.end(), step) == header_.end()) header_.clear();
@@ -234,7 +242,8 @@ void MetricsReader::store(const std::array<double, columns>& value, std::string_
     if (!run.steps.empty() && value[step] <= run.steps.back().step) forget_from(value[step]);
     store_step(value);
   } else if (record_type == "val") {
-    if (!run.vals.empty() && run.vals.back().step >= value[step]) std::erase_if(run.vals, [&](const ValPoint& v) { return v.step >= value[step]; });
+    if (!run.vals.empty() && run.vals.back().step >= value[step])
+      std::erase_if(run.vals, [&](const ValPoint& v) { return v.step >= value[step]; });
     store_val(value, value[loss]);
   } else if (record_type.empty()) {
     foreign_ = true;
@@ -245,13 +254,14 @@ void MetricsReader::store(const std::array<double, columns>& value, std::string_
 }
 
 void MetricsReader::store_step(const std::array<double, columns>& value) {
-  run.steps.push_back({value[step], value[tokens], value[loss], value[grad_norm], value[lr], value[ms], value[seconds], value[tokens_per_s],
-                       value[share_of_peak], value[z_loss], value[z_norm], value[skipped] > 0});
+  run.steps.push_back({value[step], value[tokens], value[loss], value[grad_norm], value[lr], value[ms], value[seconds],
+                       value[tokens_per_s], value[share_of_peak], value[z_loss], value[z_norm], value[skipped] > 0});
 }
 
 void MetricsReader::store_val(const std::array<double, columns>& value, double loss_value) {
   const double at = run.steps.empty() ? kMissing : run.steps.back().seconds;
-  run.vals.push_back({value[step], value[tokens], std::isfinite(value[seconds]) ? value[seconds] : at, loss_value, value[bits_per_byte]});
+  run.vals.push_back({value[step], value[tokens], std::isfinite(value[seconds]) ? value[seconds] : at, loss_value,
+                      value[bits_per_byte]});
 }
 
 /// A resumed run writes steps again: what is there from `first_step` on is void.
@@ -265,11 +275,13 @@ void MetricsReader::forget_from(double first_step) {
 
 std::string metrics_path(const std::string& path) {
   struct stat info {};
-  NSA_CHECK(::stat(path.c_str(), &info) == 0, "cannot read the run {}: {}; expected a run folder, a metrics.jsonl, or a TSV/CSV/JSONL file of step,loss", path,
-            std::strerror(errno));
+  NSA_CHECK(::stat(path.c_str(), &info) == 0,
+            "cannot read the run {}: {}; expected a run folder, a metrics.jsonl, or a TSV/CSV/JSONL file of step,loss",
+            path, std::strerror(errno));
   if (!S_ISDIR(info.st_mode)) return path;
   const std::string file = path + (path.back() == '/' ? "" : "/") + "metrics.jsonl";
-  NSA_CHECK(::stat(file.c_str(), &info) == 0, "the folder {} has no metrics.jsonl, so it is not the folder of a run (or the run has not begun)", path);
+  NSA_CHECK(::stat(file.c_str(), &info) == 0,
+            "the folder {} has no metrics.jsonl, so it is not the folder of a run (or the run has not begun)", path);
   return file;
 }
 
@@ -309,10 +321,10 @@ RawRun read_run(const std::string& path) {
   }
   ::close(fd);
   reader.finish();
-  NSA_CHECK(
-      !reader.run.steps.empty() || !reader.run.vals.empty() || reader.run.info.launches > 0,
-      "{} holds no record of a step: {} lines could not be read, the first is line {}; expected metrics.jsonl, or columns or JSON lines with a step and a loss",
-      file, reader.run.broken_lines, reader.run.first_broken_line);
+  NSA_CHECK(!reader.run.steps.empty() || !reader.run.vals.empty() || reader.run.info.launches > 0,
+            "{} holds no record of a step: {} lines could not be read, the first is line {}; expected metrics.jsonl, "
+            "or columns or JSON lines with a step and a loss",
+            file, reader.run.broken_lines, reader.run.first_broken_line);
   return std::move(reader.run);
 }
 

@@ -50,7 +50,8 @@ RunState state_of(const Run& run, const std::string& file, double now) {
   if (run.last_step >= planned) return RunState::finished;
   struct stat info {};
   const double age = ::stat(file.c_str(), &info) == 0 ? now - static_cast<double>(info.st_mtime) : 0;
-  const double pause = std::isfinite(run.median_ms) ? run.median_ms / 1000 * 20 : 0;  // validation or saving may take many steps' time
+  const double pause =
+      std::isfinite(run.median_ms) ? run.median_ms / 1000 * 20 : 0;  // validation or saving may take many steps' time
   return age < std::max(120.0, pause) ? RunState::running : RunState::stopped;
 }
 
@@ -82,7 +83,8 @@ Run make_run(const RunSource& source, double now) {
   run.buckets = thin(raw.steps, kMaxBuckets);
   constexpr std::size_t kMaxGates = 300;
   if (run.gates.size() > kMaxGates) {
-    for (std::size_t i = 0; i < kMaxGates; ++i) std::swap(run.gates[i], run.gates[(i * (run.gates.size() - 1)) / (kMaxGates - 1)]);
+    for (std::size_t i = 0; i < kMaxGates; ++i)
+      std::swap(run.gates[i], run.gates[(i * (run.gates.size() - 1)) / (kMaxGates - 1)]);
     run.gates.resize(kMaxGates);
   }
   run.state = state_of(run, metrics_path(source.path), now);
@@ -104,7 +106,8 @@ double first_x(const Run& run, XAxis axis) {
   return kMissing;
 }
 
-/// `points` places from the last begin to the first end of these runs; one place when they meet in a point, none when they do not meet.
+/// `points` places from the last begin to the first end of these runs; one place when they meet in a point, none when
+/// they do not meet.
 std::vector<double> common_grid(const std::vector<const Run*>& runs, XAxis axis, int points) {
   double begin = -INFINITY, end = INFINITY;
   for (const Run* run : runs) {
@@ -115,7 +118,8 @@ std::vector<double> common_grid(const std::vector<const Run*>& runs, XAxis axis,
   if (begin == end) return {begin};
   if (axis == XAxis::step) points = static_cast<int>(std::min<double>(points, end - begin + 1));
   std::vector<double> x(static_cast<std::size_t>(std::max(points, 2)));
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = begin + (end - begin) * static_cast<double>(i) / static_cast<double>(x.size() - 1);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    x[i] = begin + (end - begin) * static_cast<double>(i) / static_cast<double>(x.size() - 1);
   return x;
 }
 
@@ -147,8 +151,8 @@ std::vector<Bucket> thin(const std::vector<StepPoint>& steps, std::size_t limit)
     const Range3 loss = range_of(first, last, &StepPoint::loss), norm = range_of(first, last, &StepPoint::grad_norm);
     std::int64_t skipped = 0;
     for (const StepPoint* s = first; s != last; ++s) skipped += s->skipped;
-    out.push_back(
-        {last[-1].step, last[-1].tokens, last[-1].seconds, loss.mean, loss.least, loss.greatest, norm.mean, norm.least, norm.greatest, last[-1].lr, skipped});
+    out.push_back({last[-1].step, last[-1].tokens, last[-1].seconds, loss.mean, loss.least, loss.greatest, norm.mean,
+                   norm.least, norm.greatest, last[-1].lr, skipped});
   }
   return out;
 }
@@ -173,8 +177,8 @@ void smooth_runs(std::vector<Run>& runs, double half_life) {
 }
 
 bool is_bookkeeping(const std::string& path) {
-  return path == "train.seed" || path == "data.seed" || path == "threads" || path.starts_with("log.") || path.starts_with("checkpoint.") ||
-         path.starts_with("eval.sample");
+  return path == "train.seed" || path == "data.seed" || path == "threads" || path.starts_with("log.") ||
+         path.starts_with("checkpoint.") || path.starts_with("eval.sample");
 }
 
 std::string without_seed(const std::string& name, std::string* seed) {
@@ -183,7 +187,9 @@ std::string without_seed(const std::string& name, std::string* seed) {
   if (digits == name.size()) return name;
   std::size_t end = digits;
   while (end > 0 && (name[end - 1] == '=' || name[end - 1] == '-' || name[end - 1] == '_')) --end;
-  const std::size_t word = name.compare(end >= 4 ? end - 4 : 0, 4, "seed") == 0 && end >= 4 ? 4 : end >= 1 && name[end - 1] == 's' ? 1 : 0;
+  const std::size_t word = name.compare(end >= 4 ? end - 4 : 0, 4, "seed") == 0 && end >= 4 ? 4
+                           : end >= 1 && name[end - 1] == 's' ? 1
+                                                              : 0;
   if (word == 0 || end == word) return name;
   end -= word;
   // "loss3" is a name, "loss-s3" a seed: the word stands alone.
@@ -209,7 +215,8 @@ std::vector<Group> group_runs(const std::vector<Run>& runs) {
       keys.push_back(key);
       int same = 1;
       const std::string wanted = name;
-      while (std::any_of(groups.begin(), groups.end(), [&](const Group& g) { return g.name == name; })) name = fmt::format("{} #{}", wanted, ++same);
+      while (std::any_of(groups.begin(), groups.end(), [&](const Group& g) { return g.name == name; }))
+        name = fmt::format("{} #{}", wanted, ++same);
       groups.push_back({name, {}});
     }
     groups[found].runs.push_back(&run);
@@ -217,12 +224,17 @@ std::vector<Group> group_runs(const std::vector<Run>& runs) {
   return groups;
 }
 
-double x_of(const Bucket& bucket, XAxis axis) { return axis == XAxis::step ? bucket.step : axis == XAxis::tokens ? bucket.tokens : bucket.seconds; }
-double x_of(const ValPoint& val, XAxis axis) { return axis == XAxis::step ? val.step : axis == XAxis::tokens ? val.tokens : val.seconds; }
+double x_of(const Bucket& bucket, XAxis axis) {
+  return axis == XAxis::step ? bucket.step : axis == XAxis::tokens ? bucket.tokens : bucket.seconds;
+}
+double x_of(const ValPoint& val, XAxis axis) {
+  return axis == XAxis::step ? val.step : axis == XAxis::tokens ? val.tokens : val.seconds;
+}
 bool has_axis(const Run& run, XAxis axis) { return std::isfinite(last_x(run, axis)); }
 
 double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::*curve) {
-  const auto it = std::lower_bound(run.buckets.begin(), run.buckets.end(), x, [&](const Bucket& b, double at) { return x_of(b, axis) < at; });
+  const auto it = std::lower_bound(run.buckets.begin(), run.buckets.end(), x,
+                                   [&](const Bucket& b, double at) { return x_of(b, axis) < at; });
   if (it == run.buckets.end()) return kMissing;
   const auto i = static_cast<std::size_t>(it - run.buckets.begin());
   const double right = x_of(*it, axis);
@@ -259,7 +271,8 @@ std::vector<std::pair<const Run*, const Run*>> pairs_by_seed(const Group& a, con
   std::vector<std::pair<const Run*, const Run*>> pairs;
   std::vector<const Run*> free = b.runs;
   for (const Run* run : a.runs) {
-    const auto partner = std::find_if(free.begin(), free.end(), [&](const Run* other) { return other->seed == run->seed; });
+    const auto partner =
+        std::find_if(free.begin(), free.end(), [&](const Run* other) { return other->seed == run->seed; });
     if (partner == free.end()) continue;
     pairs.emplace_back(run, *partner);
     free.erase(partner);
@@ -276,11 +289,13 @@ BandCurve difference_curve(const Group& a, const Group& b, int points) {
     runs.push_back(right);
   }
   if (runs.empty()) return curve;
-  const double reach =
-      pairs.size() > 1 ? student_t_quantile(0.975, static_cast<double>(pairs.size() - 1)) / std::sqrt(static_cast<double>(pairs.size())) : kMissing;
+  const double reach = pairs.size() > 1 ? student_t_quantile(0.975, static_cast<double>(pairs.size() - 1)) /
+                                              std::sqrt(static_cast<double>(pairs.size()))
+                                        : kMissing;
   std::vector<double> d(pairs.size());
   for (const double x : common_grid(runs, XAxis::step, points)) {
-    for (std::size_t i = 0; i < pairs.size(); ++i) d[i] = smooth_at(*pairs[i].second, XAxis::step, x) - smooth_at(*pairs[i].first, XAxis::step, x);
+    for (std::size_t i = 0; i < pairs.size(); ++i)
+      d[i] = smooth_at(*pairs[i].second, XAxis::step, x) - smooth_at(*pairs[i].first, XAxis::step, x);
     const MeanSpread s = mean_spread(d);
     if (s.n < static_cast<int>(pairs.size())) continue;
     curve.x.push_back(x);

@@ -42,9 +42,11 @@ double upper_tail(double t, double df) { return 0.5 * incomplete_beta(df / 2, 0.
 }  // namespace
 
 double incomplete_beta(double a, double b, double x) {
-  NSA_CHECK(a > 0 && b > 0 && x >= 0 && x <= 1, "incomplete_beta: needs a > 0, b > 0 and x in [0, 1], got a = {}, b = {}, x = {}", a, b, x);
+  NSA_CHECK(a > 0 && b > 0 && x >= 0 && x <= 1,
+            "incomplete_beta: needs a > 0, b > 0 and x in [0, 1], got a = {}, b = {}, x = {}", a, b, x);
   if (x == 0 || x == 1) return x;
-  const double front = std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x));
+  const double front =
+      std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x));
   if (x < (a + 1) / (a + b + 2)) return front * beta_fraction(a, b, x) / a;
   return 1 - front * beta_fraction(b, a, 1 - x) / b;
 }
@@ -87,7 +89,8 @@ std::string PairedDifference::verdict() const {
 }
 
 PairedDifference paired_difference(std::span<const double> a, std::span<const double> b, double confidence) {
-  NSA_CHECK(a.size() == b.size(), "paired_difference: both sides need one value per seed, got {} and {}", a.size(), b.size());
+  NSA_CHECK(a.size() == b.size(), "paired_difference: both sides need one value per seed, got {} and {}", a.size(),
+            b.size());
   std::vector<double> d(a.size()), base(a.size());
   for (std::size_t i = 0; i < a.size(); ++i) {
     d[i] = b[i] - a[i];
@@ -104,7 +107,8 @@ PairedDifference paired_difference(std::span<const double> a, std::span<const do
 }
 
 std::vector<double> ema(std::span<const double> positions, std::span<const double> values, double half_life) {
-  NSA_CHECK(positions.size() == values.size(), "ema: one position per value, got {} and {}", positions.size(), values.size());
+  NSA_CHECK(positions.size() == values.size(), "ema: one position per value, got {} and {}", positions.size(),
+            values.size());
   std::vector<double> out(values.size(), kNan);
   double average = 0, weight = 0, last = positions.empty() ? 0 : positions[0] - 1;
   for (std::size_t i = 0; i < values.size(); ++i) {

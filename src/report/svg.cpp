@@ -14,8 +14,10 @@ constexpr double kCharWidth = 6.7;  // widest common sans-serif at 12 px, averag
 constexpr double kNameWidth = 7.8;  // the same of the bold names at the ends of curves
 constexpr double kLabelHeight = 14;
 constexpr int kStyles = 7;
-constexpr std::array<const char*, kStyles> kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555"};
-constexpr std::array<const char*, kStyles> kDarkColours{"#4DA9E8", "#FF8A3D", "#2CC79B", "#E6A0C8", "#F2B93B", "#8CD0FA", "#BBBBBB"};
+constexpr std::array<const char*, kStyles> kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7",
+                                                    "#E69F00", "#56B4E9", "#555555"};
+constexpr std::array<const char*, kStyles> kDarkColours{"#4DA9E8", "#FF8A3D", "#2CC79B", "#E6A0C8",
+                                                        "#F2B93B", "#8CD0FA", "#BBBBBB"};
 constexpr std::array<const char*, 6> kDashes{"", "8 3", "2 2.5", "9 3 2 3", "14 4", "5 2 2 2 2 2"};
 
 struct Pixel {
@@ -39,11 +41,15 @@ struct Frame {
   }
   double px(double x) const { return left + width * place(chart.x, x); }
   double py(double y) const { return top + height * (1 - place(chart.y, y)); }
-  bool drawable(double x, double y) const { return std::isfinite(x) && std::isfinite(y) && !(chart.x.log && x <= 0) && !(chart.y.log && y <= 0); }
+  bool drawable(double x, double y) const {
+    return std::isfinite(x) && std::isfinite(y) && !(chart.x.log && x <= 0) && !(chart.y.log && y <= 0);
+  }
 };
 
-/// Line pieces in pixels. Where several points share a pixel column the first, least, greatest and last of them stand for all.
-std::vector<std::vector<Pixel>> to_pixels(const Frame& f, const std::vector<double>& x, const std::vector<double>& y, int points) {
+/// Line pieces in pixels. Where several points share a pixel column the first, least, greatest and last of them stand
+/// for all.
+std::vector<std::vector<Pixel>> to_pixels(const Frame& f, const std::vector<double>& x, const std::vector<double>& y,
+                                          int points) {
   const double column_width = std::max(1.0, f.width * 4 / std::max(8, points));
   std::vector<std::vector<Pixel>> pieces;
   bool broken = true;
@@ -55,7 +61,8 @@ std::vector<std::vector<Pixel>> to_pixels(const Frame& f, const std::vector<doub
     auto& piece = pieces.back();
     const bool least_first = box[1].x <= box[2].x;
     for (const Pixel& p : {box[0], least_first ? box[1] : box[2], least_first ? box[2] : box[1], box[3]}) {
-      if (piece.empty() || std::fabs(piece.back().x - p.x) > 0.04 || std::fabs(piece.back().y - p.y) > 0.04) piece.push_back(p);
+      if (piece.empty() || std::fabs(piece.back().x - p.x) > 0.04 || std::fabs(piece.back().y - p.y) > 0.04)
+        piece.push_back(p);
     }
     in_box = 0;
   };
@@ -102,7 +109,9 @@ std::string band_path(const Frame& f, const Layer& layer) {
   for (std::size_t i = 0; i < layer.x.size();) {
     while (i < layer.x.size() && !(f.drawable(layer.x[i], layer.low[i]) && f.drawable(layer.x[i], layer.high[i]))) ++i;
     std::size_t end = i;
-    while (end < layer.x.size() && f.drawable(layer.x[end], layer.low[end]) && f.drawable(layer.x[end], layer.high[end])) ++end;
+    while (end < layer.x.size() && f.drawable(layer.x[end], layer.low[end]) &&
+           f.drawable(layer.x[end], layer.high[end]))
+      ++end;
     if (end == i) break;
     const auto point = [&](char before, double x, double y) {
       d += before;
@@ -122,12 +131,15 @@ std::string colour_of(const Layer& layer) { return layer.colour.empty() ? palett
 
 /// class, group number and colour of a layer's element.
 std::string dress(const Layer& layer, const char* klass, bool filled) {
-  const std::string k = layer.colour.empty() ? fmt::format(" {}{}", filled ? "f" : "k", layer.style % kStyles) : std::string(" layer");
-  return fmt::format("class=\"{}{}\" data-g=\"{}\" {}=\"{}\"", klass, k, layer.style, filled ? "fill" : "stroke", colour_of(layer));
+  const std::string k =
+      layer.colour.empty() ? fmt::format(" {}{}", filled ? "f" : "k", layer.style % kStyles) : std::string(" layer");
+  return fmt::format("class=\"{}{}\" data-g=\"{}\" {}=\"{}\"", klass, k, layer.style, filled ? "fill" : "stroke",
+                     colour_of(layer));
 }
 
 std::string mark_path(int style, double x, double y) {
-  constexpr std::array<const char*, 4> kShapes{"m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0", "m-2.9-2.9h5.8v5.8h-5.8z", "m0-3.8l3.8 6.4h-7.6z",
+  constexpr std::array<const char*, 4> kShapes{"m-3.2 0a3.2 3.2 0 1 0 6.4 0a3.2 3.2 0 1 0-6.4 0",
+                                               "m-2.9-2.9h5.8v5.8h-5.8z", "m0-3.8l3.8 6.4h-7.6z",
                                                "m0-4l4 4l-4 4l-4-4z"};
   std::string d = "M";
   append(d, x);
@@ -148,15 +160,17 @@ std::string draw_marks(const Frame& f, const Layer& layer) {
     }
   }
   std::string out;
-  if (!bars.empty()) out += fmt::format("<path {} d=\"{}\" fill=\"none\" stroke-width=\"1\"/>", dress(layer, "bar", false), bars);
-  return out +
-         fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"#fff\" stroke-width=\"1.4\"/>", dress(layer, "marks", false), escape_html(layer.name), shapes);
+  if (!bars.empty())
+    out += fmt::format("<path {} d=\"{}\" fill=\"none\" stroke-width=\"1\"/>", dress(layer, "bar", false), bars);
+  return out + fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"#fff\" stroke-width=\"1.4\"/>",
+                           dress(layer, "marks", false), escape_html(layer.name), shapes);
 }
 
 /// `faint`: opacity of raw lines; `halo`: a rim in the colour of the paper lifts the curve above the raw lines.
 std::string draw_layer(const Frame& f, const Layer& layer, int points, double faint, bool halo) {
   switch (layer.kind) {
-    case Layer::Kind::band: return fmt::format("<path {} d=\"{}\" fill-opacity=\".18\"/>", dress(layer, "band", true), band_path(f, layer));
+    case Layer::Kind::band:
+      return fmt::format("<path {} d=\"{}\" fill-opacity=\".18\"/>", dress(layer, "band", true), band_path(f, layer));
     case Layer::Kind::marks: return draw_marks(f, layer);
     case Layer::Kind::off_scale: {
       std::string d;
@@ -166,7 +180,8 @@ std::string draw_layer(const Frame& f, const Layer& layer, int points, double fa
     case Layer::Kind::rug: {
       std::string d;
       for (const double x : layer.x) d += fmt::format("M{:.1f} {:.1f}v-8", f.px(x), f.top + f.height);
-      return fmt::format("<path {} d=\"{}\" fill=\"none\" stroke-width=\"1.5\"><title>skipped steps</title></path>", dress(layer, "rug", false), d);
+      return fmt::format("<path {} d=\"{}\" fill=\"none\" stroke-width=\"1.5\"><title>skipped steps</title></path>",
+                         dress(layer, "rug", false), d);
     }
     default: break;
   }
@@ -176,18 +191,24 @@ std::string draw_layer(const Frame& f, const Layer& layer, int points, double fa
   const std::string d = path_of(to_pixels(f, layer.x, layer.y, points));
   std::string out;
   if (halo && !raw && !thin)
-    out =
-        fmt::format("<path class=\"halo\" data-g=\"{}\" d=\"{}\" fill=\"none\" stroke=\"#fff\" stroke-width=\"4.5\" stroke-opacity=\".75\"/>", layer.style, d);
-  out += fmt::format("<path {} data-name=\"{}\" d=\"{}\" fill=\"none\" stroke-width=\"{}\" stroke-linejoin=\"round\" stroke-linecap=\"{}\"{}{}/>",
-                     dress(layer, klass, false), escape_html(layer.name), d,
-                     raw    ? "0.8"
-                     : thin ? "1"
-                            : "2",
-                     dash.empty() ? "round" : "butt", dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash),
-                     raw ? fmt::format(" stroke-opacity=\"{:.2f}\"", faint) : "");
+    out = fmt::format(
+        "<path class=\"halo\" data-g=\"{}\" d=\"{}\" fill=\"none\" stroke=\"#fff\" stroke-width=\"4.5\" "
+        "stroke-opacity=\".75\"/>",
+        layer.style, d);
+  out += fmt::format(
+      "<path {} data-name=\"{}\" d=\"{}\" fill=\"none\" stroke-width=\"{}\" stroke-linejoin=\"round\" "
+      "stroke-linecap=\"{}\"{}{}/>",
+      dress(layer, klass, false), escape_html(layer.name), d,
+      raw    ? "0.8"
+      : thin ? "1"
+             : "2",
+      dash.empty() ? "round" : "butt", dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash),
+      raw ? fmt::format(" stroke-opacity=\"{:.2f}\"", faint) : "");
   if (layer.grows && !layer.x.empty() && f.drawable(layer.x.back(), layer.y.back())) {
-    out += fmt::format("<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still running</title></circle>",
-                       dress(layer, "grows", false), f.px(layer.x.back()), f.py(layer.y.back()));
+    out += fmt::format(
+        "<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still "
+        "running</title></circle>",
+        dress(layer, "grows", false), f.px(layer.x.back()), f.py(layer.y.back()));
   }
   return out;
 }
@@ -206,7 +227,8 @@ void spread(std::vector<EndLabel>& labels, double top, double bottom) {
     std::size_t first, count;
     double wish;  // sum of the members' wished tops of the block
     double y(double lo, double hi) const {
-      return std::clamp(wish / static_cast<double>(count), lo, std::max(lo, hi - kLabelHeight * static_cast<double>(count)));
+      return std::clamp(wish / static_cast<double>(count), lo,
+                        std::max(lo, hi - kLabelHeight * static_cast<double>(count)));
     }
   };
   std::vector<Block> blocks;
@@ -222,7 +244,8 @@ void spread(std::vector<EndLabel>& labels, double top, double bottom) {
     }
   }
   for (const Block& block : blocks) {
-    for (std::size_t k = 0; k < block.count; ++k) labels[block.first + k].y = block.y(top, bottom) + kLabelHeight * (static_cast<double>(k) + 0.5);
+    for (std::size_t k = 0; k < block.count; ++k)
+      labels[block.first + k].y = block.y(top, bottom) + kLabelHeight * (static_cast<double>(k) + 0.5);
   }
 }
 
@@ -240,7 +263,8 @@ std::string draw_labels(const Frame& f, int label_chars) {
   std::vector<EndLabel> labels;
   for (const Layer& layer : f.chart.layers) {
     std::string text = layer.end_label + (layer.grows ? " (running)" : "");
-    if (text_length(text) > label_chars) text = shorten(layer.end_label, label_chars - (layer.grows ? 2 : 0)) + (layer.grows ? " \u2192" : "");
+    if (text_length(text) > label_chars)
+      text = shorten(layer.end_label, label_chars - (layer.grows ? 2 : 0)) + (layer.grows ? " \u2192" : "");
     EndLabel label{&layer, text, {}, 0};
     if (!layer.end_label.empty() && end_of(f, layer, label.end)) labels.push_back(label);
   }
@@ -256,12 +280,14 @@ std::string draw_labels(const Frame& f, int label_chars) {
   const double right = f.left + f.width;
   for (const EndLabel& label : labels) {
     // Dotted where it crosses the plot, so that nobody takes it for data.
-    out += fmt::format("<path {} d=\"M{:.1f} {:.1f}H{:.1f}L{:.1f} {:.1f}\" fill=\"none\" stroke-width=\"1\"{}/>", dress(*label.layer, "lead", false),
-                       std::min(label.end.x + 6, right + 3), label.end.y, std::max(right, label.end.x) + 3, right + 10, label.y,
+    out += fmt::format("<path {} d=\"M{:.1f} {:.1f}H{:.1f}L{:.1f} {:.1f}\" fill=\"none\" stroke-width=\"1\"{}/>",
+                       dress(*label.layer, "lead", false), std::min(label.end.x + 6, right + 3), label.end.y,
+                       std::max(right, label.end.x) + 3, right + 10, label.y,
                        label.end.x < right - 12 ? " stroke-dasharray=\"1 5\"" : "");
     const bool shortened = label.text != label.layer->end_label;
-    out += fmt::format("<text class=\"name\" data-g=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\">{}{}</text>", label.layer->style, right + 13, label.y + 4,
-                       escape_html(label.text), shortened ? "<title>" + escape_html(label.layer->end_label) + "</title>" : "");
+    out += fmt::format("<text class=\"name\" data-g=\"{}\" x=\"{:.1f}\" y=\"{:.1f}\">{}{}</text>", label.layer->style,
+                       right + 13, label.y + 4, escape_html(label.text),
+                       shortened ? "<title>" + escape_html(label.layer->end_label) + "</title>" : "");
   }
   return out;
 }
@@ -272,7 +298,8 @@ std::string draw_axes(const Frame& f, const std::vector<Tick>& xs, const std::ve
   for (const Tick& tick : ys) {
     const double y = f.py(tick.value);
     grid += fmt::format("M{:.1f} {:.1f}H{:.1f}", f.left, y, right);
-    out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", f.left - 6, y + 4, tick.text);
+    out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", f.left - 6,
+                       y + 4, tick.text);
   }
   double free_from = -1e9;  // a tick whose text would touch its left neighbour's has none
   std::string marks;
@@ -281,14 +308,20 @@ std::string draw_axes(const Frame& f, const std::vector<Tick>& xs, const std::ve
     marks += fmt::format("M{:.1f} {:.1f}v5", x, bottom);
     if (x - half < free_from) continue;
     free_from = x + half + 6;
-    out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x, bottom + 18, tick.text);
+    out += fmt::format("<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x,
+                       bottom + 18, tick.text);
   }
-  out = fmt::format("<path class=\"grid\" d=\"{}\" stroke=\"#ddd\"/><path class=\"axis\" d=\"M{:.1f} {:.1f}H{:.1f}{}\" stroke=\"#777\" fill=\"none\"/>", grid,
-                    f.left, bottom, right, marks) +
+  out = fmt::format(
+            "<path class=\"grid\" d=\"{}\" stroke=\"#ddd\"/><path class=\"axis\" d=\"M{:.1f} {:.1f}H{:.1f}{}\" "
+            "stroke=\"#777\" fill=\"none\"/>",
+            grid, f.left, bottom, right, marks) +
         out;
-  if (f.chart.zero_line) out += fmt::format("<path class=\"zero\" d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"#555\"/>", f.left, f.py(0), right);
-  out += fmt::format("<text class=\"unit\" x=\"{}\" y=\"{:.1f}\">{}</text>", 0, f.top - 10, escape_html(f.chart.y.label));
-  return out + fmt::format("<text class=\"unit\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", right, bottom + 34, escape_html(f.chart.x.label));
+  if (f.chart.zero_line)
+    out += fmt::format("<path class=\"zero\" d=\"M{:.1f} {:.1f}H{:.1f}\" stroke=\"#555\"/>", f.left, f.py(0), right);
+  out +=
+      fmt::format("<text class=\"unit\" x=\"{}\" y=\"{:.1f}\">{}</text>", 0, f.top - 10, escape_html(f.chart.y.label));
+  return out + fmt::format("<text class=\"unit\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", right,
+                           bottom + 34, escape_html(f.chart.x.label));
 }
 
 }  // namespace
@@ -302,48 +335,64 @@ std::string ordered_colour(double share) {
   const double at = std::clamp(share, 0.0, 1.0) * 4;
   const auto i = static_cast<std::size_t>(std::min(3.0, std::floor(at)));
   std::array<int, 3> c{};
-  for (std::size_t k = 0; k < 3; ++k) c[k] = static_cast<int>(std::lround(kScale[i][k] + (kScale[i + 1][k] - kScale[i][k]) * (at - static_cast<double>(i))));
+  for (std::size_t k = 0; k < 3; ++k)
+    c[k] =
+        static_cast<int>(std::lround(kScale[i][k] + (kScale[i + 1][k] - kScale[i][k]) * (at - static_cast<double>(i))));
   return fmt::format("#{:02x}{:02x}{:02x}", c[0], c[1], c[2]);
 }
 
 std::string chart_style() {
   std::string css =
-      "svg text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;fill:#222}svg .tick,svg .unit{fill:#555}"
+      "svg text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;fill:#222}svg "
+      ".tick,svg .unit{fill:#555}"
       "svg .title{font-weight:600;font-size:14px}svg .zero{stroke-width:1.2}";
   css +=
-      "@media screen and (prefers-color-scheme:dark){svg text{fill:#e6e6e6}svg .tick,svg .unit{fill:#a8a8a8}svg .grid{stroke:#333}svg .axis{stroke:#888}svg "
+      "@media screen and (prefers-color-scheme:dark){svg text{fill:#e6e6e6}svg .tick,svg .unit{fill:#a8a8a8}svg "
+      ".grid{stroke:#333}svg .axis{stroke:#888}svg "
       ".zero{stroke:#aaa}"
-      "svg .marks,svg .grows{fill:#16181c}svg .halo{stroke:#16181c}svg .layer{filter:brightness(1.35)}svg .paper{fill:#16181c}";
-  for (int i = 0; i < kStyles; ++i) css += fmt::format("svg .k{0}{{stroke:{1}}}svg .f{0}{{fill:{1}}}", i, kDarkColours[static_cast<std::size_t>(i)]);
+      "svg .marks,svg .grows{fill:#16181c}svg .halo{stroke:#16181c}svg .layer{filter:brightness(1.35)}svg "
+      ".paper{fill:#16181c}";
+  for (int i = 0; i < kStyles; ++i)
+    css += fmt::format("svg .k{0}{{stroke:{1}}}svg .f{0}{{fill:{1}}}", i, kDarkColours[static_cast<std::size_t>(i)]);
   return css + "}";
 }
 
 std::string draw_chart(const Chart& chart, Size size, int points) {
-  const std::vector<Tick> ys =
-      chart.y.log ? log_ticks(chart.y.min, chart.y.max, size.height / 50) : nice_ticks(chart.y.min, chart.y.max, size.height / 50, chart.y.unit);
+  const std::vector<Tick> ys = chart.y.log ? log_ticks(chart.y.min, chart.y.max, size.height / 50)
+                                           : nice_ticks(chart.y.min, chart.y.max, size.height / 50, chart.y.unit);
   int tick_chars = 1, name_chars = 0;
   for (const Tick& tick : ys) tick_chars = std::max(tick_chars, text_length(tick.text));
   for (const Layer& layer : chart.layers) {
-    if (!layer.end_label.empty()) name_chars = std::max(name_chars, text_length(layer.end_label) + (layer.grows ? 10 : 0));
+    if (!layer.end_label.empty())
+      name_chars = std::max(name_chars, text_length(layer.end_label) + (layer.grows ? 10 : 0));
   }
   const int label_chars = std::min(name_chars, static_cast<int>(size.width * 0.27 / kNameWidth));
   const double left = kCharWidth * tick_chars + 8, right = name_chars ? 15 + kNameWidth * label_chars : 14;
   const Frame f{chart, left, 26, size.width - left - right, size.height - 26.0 - 40};
-  const std::vector<Tick> xs = nice_ticks(chart.x.min, chart.x.max, std::max(2, static_cast<int>(f.width / 75)), chart.x.unit);
+  const std::vector<Tick> xs =
+      nice_ticks(chart.x.min, chart.x.max, std::max(2, static_cast<int>(f.width / 75)), chart.x.unit);
 
-  const auto scale = [](const Axis& a) { return fmt::format("{:.9g},{:.9g},{}", a.min, a.max, a.log ? "log" : "linear"); };
-  std::string out = fmt::format("<g class=\"chart\" data-id=\"{}\" data-plot=\"{:.1f},{:.1f},{:.1f},{:.1f}\" data-x=\"{}\" data-y=\"{}\" data-x-name=\"{}\">",
-                                chart.id, f.left, f.top, f.width, f.height, scale(chart.x), scale(chart.y), escape_html(chart.x.label));
+  const auto scale = [](const Axis& a) {
+    return fmt::format("{:.9g},{:.9g},{}", a.min, a.max, a.log ? "log" : "linear");
+  };
+  std::string out = fmt::format(
+      "<g class=\"chart\" data-id=\"{}\" data-plot=\"{:.1f},{:.1f},{:.1f},{:.1f}\" data-x=\"{}\" data-y=\"{}\" "
+      "data-x-name=\"{}\">",
+      chart.id, f.left, f.top, f.width, f.height, scale(chart.x), scale(chart.y), escape_html(chart.x.label));
   out += draw_axes(f, xs, ys);
   const std::string clip = fmt::format("{}-{}", chart.id, size.width);
-  out += fmt::format("<clipPath id=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/></clipPath><g clip-path=\"url(#{})\">", clip,
-                     f.left - 5, f.top - 1, f.width + 10, f.height + 6, clip);
-  const auto count = [&](Layer::Kind kind) { return std::count_if(chart.layers.begin(), chart.layers.end(), [&](const Layer& l) { return l.kind == kind; }); };
+  out += fmt::format(
+      "<clipPath id=\"{}\"><rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/></clipPath><g "
+      "clip-path=\"url(#{})\">",
+      clip, f.left - 5, f.top - 1, f.width + 10, f.height + 6, clip);
+  const auto count = [&](Layer::Kind kind) {
+    return std::count_if(chart.layers.begin(), chart.layers.end(), [&](const Layer& l) { return l.kind == kind; });
+  };
   const auto raws = count(Layer::Kind::raw);
   const double faint = std::clamp(0.5 / std::sqrt(static_cast<double>(std::max<std::ptrdiff_t>(1, raws))), 0.08, 0.35);
   const bool halo = raws > 0 && count(Layer::Kind::line) <= 6;
-  for (const Layer::Kind kind :
-       {Layer::Kind::band, Layer::Kind::raw, Layer::Kind::thin, Layer::Kind::rug, Layer::Kind::line, Layer::Kind::marks, Layer::Kind::off_scale}) {
+  for (const Layer::Kind kind : {Layer::Kind::band, Layer::Kind::raw, Layer::Kind::thin, Layer::Kind::rug,
+                                 Layer::Kind::line, Layer::Kind::marks, Layer::Kind::off_scale}) {
     for (const Layer& layer : chart.layers) {
       if (layer.kind == kind) out += draw_layer(f, layer, points, faint, halo);
     }
@@ -353,7 +402,8 @@ std::string draw_chart(const Chart& chart, Size size, int points) {
 
 std::string svg_element(const std::string& content, Size size, const std::string& klass, const std::string& label) {
   return fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"{0}\" viewBox=\"0 0 {1} {2}\" width=\"{1}\" height=\"{2}\" role=\"img\" aria-label=\"{3}\">{4}</svg>",
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"{0}\" viewBox=\"0 0 {1} {2}\" width=\"{1}\" height=\"{2}\" "
+      "role=\"img\" aria-label=\"{3}\">{4}</svg>",
       klass, size.width, size.height, escape_html(label), content);
 }
 

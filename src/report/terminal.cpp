@@ -32,7 +32,8 @@ std::string axis_line(double x_min, double x_max, std::size_t margin, int width)
   marks += "+" + std::string(static_cast<std::size_t>(width) - 1, '-');
   std::size_t free_from = 0;
   for (const Tick& tick : nice_ticks(x_min, x_max, std::max(2, width / 14), Unit::count)) {
-    const auto at = margin + static_cast<std::size_t>(std::lround((tick.value - x_min) / (x_max - x_min) * (width - 1)));
+    const auto at =
+        margin + static_cast<std::size_t>(std::lround((tick.value - x_min) / (x_max - x_min) * (width - 1)));
     marks[at] = '+';
     const std::size_t begin = at - std::min(at, tick.text.size() / 2);
     if (begin < free_from || begin + tick.text.size() > texts.size()) continue;
@@ -68,7 +69,8 @@ std::string plot_text(const std::vector<TextCurve>& curves, int columns, int row
     for (std::size_t i = 0; i < curves[c].x.size(); ++i) {
       const double y = (high - curves[c].y[i]) / (high - low), x = (curves[c].x[i] - x_min) / (x_max - x_min);
       if (!(y >= 0) || !(y <= 1) || !(x >= 0)) continue;
-      grid[static_cast<std::size_t>(std::lround(y * (rows - 1)))][static_cast<std::size_t>(std::lround(x * (width - 1)))] = kMarks[c % kMarkCount];
+      grid[static_cast<std::size_t>(std::lround(y * (rows - 1)))]
+          [static_cast<std::size_t>(std::lround(x * (width - 1)))] = kMarks[c % kMarkCount];
     }
   }
   std::string out;
@@ -83,7 +85,8 @@ std::string plot_text(const std::vector<TextCurve>& curves, int columns, int row
   }
   out += axis_line(x_min, x_max, margin, width);
   out += "  ";
-  for (std::size_t c = 0; c < std::min(curves.size(), kMarkCount); ++c) out += fmt::format("{}{} {}", c ? "   " : "", kMarks[c], curves[c].name);
+  for (std::size_t c = 0; c < std::min(curves.size(), kMarkCount); ++c)
+    out += fmt::format("{}{} {}", c ? "   " : "", kMarks[c], curves[c].name);
   return out + (curves.size() > kMarkCount ? fmt::format("   and {} more", curves.size() - kMarkCount) : "") + "\n";
 }
 
@@ -95,7 +98,9 @@ std::string report_text(const Comparison& c, int columns) {
   for (const auto& row : cells) {
     std::vector<std::string> line;
     for (const Cell& cell : row)
-      line.push_back(cell.small.empty() || cell.small.starts_with("sd ") ? cell.text : fmt::format("{} ({})", cell.text, cell.small));
+      line.push_back(cell.small.empty() || cell.small.starts_with("sd ")
+                         ? cell.text
+                         : fmt::format("{} ({})", cell.text, cell.small));
     if (table.head.empty()) {
       table.head = std::move(line);
     } else {
@@ -109,7 +114,9 @@ std::string report_text(const Comparison& c, int columns) {
     curves.push_back({group.name, mean.x, mean.y});
   }
   const std::string plot = plot_text(curves, columns, 16);
-  if (!plot.empty()) out += fmt::format("training loss against step, smoothed (half-life {} steps)\n{}", format_value(c.half_life, Unit::plain), plot);
+  if (!plot.empty())
+    out += fmt::format("training loss against step, smoothed (half-life {} steps)\n{}",
+                       format_value(c.half_life, Unit::plain), plot);
   for (const std::string& note : c.notes) out += note + "\n";
   return out;
 }

@@ -19,9 +19,11 @@ std::string progress(const RawRun& run, const std::string& name, double age) {
   const StepPoint& last = run.steps.back();
   const double planned = run.info.planned_steps();
   std::string out = fmt::format("{}: step {}", name, grouped(static_cast<std::int64_t>(last.step)));
-  if (planned > 0) out += fmt::format(" of {} ({:.1f} %)", grouped(static_cast<std::int64_t>(planned)), 100 * last.step / planned);
+  if (planned > 0)
+    out += fmt::format(" of {} ({:.1f} %)", grouped(static_cast<std::int64_t>(planned)), 100 * last.step / planned);
   std::vector<double> ms;
-  for (std::size_t i = run.steps.size() - std::min(kRecent, run.steps.size()); i < run.steps.size(); ++i) ms.push_back(run.steps[i].ms);
+  for (std::size_t i = run.steps.size() - std::min(kRecent, run.steps.size()); i < run.steps.size(); ++i)
+    ms.push_back(run.steps[i].ms);
   const double pace = median(ms);
   if (planned > 0 && last.step >= planned) {
     out += ", finished";
@@ -62,11 +64,13 @@ std::string health(const RawRun& run) {
   if (non_finite) out += fmt::format(", {} without a finite loss", non_finite);
   out += fmt::format(", highest z-score of the last {} steps {:.1f}{}", run.steps.size() - recent, worst,
                      high ? fmt::format(" ({} above {:.0f})", high, kHighZ) : "");
-  out += run.checkpoints.empty() ? "; no checkpoint yet"
-                                 : fmt::format("; newest checkpoint: step {:.0f} ({}, saved in {})", run.checkpoints.back().step, run.checkpoints.back().path,
-                                               format_value(run.checkpoints.back().ms, Unit::milliseconds));
+  out += run.checkpoints.empty()
+             ? "; no checkpoint yet"
+             : fmt::format("; newest checkpoint: step {:.0f} ({}, saved in {})", run.checkpoints.back().step,
+                           run.checkpoints.back().path, format_value(run.checkpoints.back().ms, Unit::milliseconds));
   if (run.info.launches > 1) out += fmt::format("; started {} times", run.info.launches);
-  if (run.broken_lines) out += fmt::format("; {} lines could not be read, the first is line {}", run.broken_lines, run.first_broken_line);
+  if (run.broken_lines)
+    out += fmt::format("; {} lines could not be read, the first is line {}", run.broken_lines, run.first_broken_line);
   return out + "\n";
 }
 
@@ -81,7 +85,8 @@ std::string watch_text(const RawRun& run, const std::string& name, double age, i
     at.push_back(bucket.step);
     loss.push_back(bucket.loss);
   }
-  TextCurve smooth{"loss, smoothed", at, ema(at, loss, std::max(0.5, std::round(run.steps.back().step / 200)))}, val{"validation", {}, {}};
+  TextCurve smooth{"loss, smoothed", at, ema(at, loss, std::max(0.5, std::round(run.steps.back().step / 200)))},
+      val{"validation", {}, {}};
   for (const ValPoint& v : run.vals) {
     val.x.push_back(v.step);
     val.y.push_back(v.loss);
@@ -94,10 +99,11 @@ std::string watch_text(const RawRun& run, const std::string& name, double age, i
   table.head = {"step", "loss", "norm", "lr", "ms", "tok/s", "of peak", "z loss", "z norm", ""};
   for (std::size_t i = run.steps.size() - std::min<std::size_t>(8, run.steps.size()); i < run.steps.size(); ++i) {
     const StepPoint& s = run.steps[i];
-    table.rows.push_back({fmt::format("{:.0f}", s.step), number(s.loss, 4), number(s.grad_norm, 3), short_lr(s.lr), number(s.ms, s.ms < 100 ? 1 : 0),
+    table.rows.push_back({fmt::format("{:.0f}", s.step), number(s.loss, 4), number(s.grad_norm, 3), short_lr(s.lr),
+                          number(s.ms, s.ms < 100 ? 1 : 0),
                           std::isfinite(s.tokens_per_s) ? human_count(std::round(s.tokens_per_s)) : "-",
-                          std::isfinite(s.share_of_peak) ? fmt::format("{:.0f} %", 100 * s.share_of_peak) : "-", number(s.z_loss, 1), number(s.z_norm, 1),
-                          s.skipped ? "skipped" : ""});
+                          std::isfinite(s.share_of_peak) ? fmt::format("{:.0f} %", 100 * s.share_of_peak) : "-",
+                          number(s.z_loss, 1), number(s.z_norm, 1), s.skipped ? "skipped" : ""});
   }
   return out + to_text(table) + health(run);
 }

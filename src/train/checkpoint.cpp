@@ -38,7 +38,9 @@ bool parse_folder(const std::string& root, const std::string& name, Folder& fold
   if (end < kPrefix + 8 || end > kPrefix + 18) return false;
   const std::string rest = name.substr(end);
   if (!rest.empty() && rest.compare(0, 5, ".old-") != 0 && rest.compare(0, 5, ".tmp-") != 0) return false;
-  const auto kind = rest.empty() ? Folder::Kind::complete : rest[1] == 'o' ? Folder::Kind::replaced : Folder::Kind::temporary;
+  const auto kind = rest.empty()     ? Folder::Kind::complete
+                    : rest[1] == 'o' ? Folder::Kind::replaced
+                                     : Folder::Kind::temporary;
   folder = {kind, std::stoll(name.substr(kPrefix, end - kPrefix)), name, root + "/" + name};
   return true;
 }
@@ -53,8 +55,10 @@ std::vector<Folder> list_folders(const std::string& root) {
     Folder folder;
     if (parse_folder(root, it->path().filename().string(), folder)) folders.push_back(folder);
   }
-  NSA_CHECK(!error, "cannot list the checkpoints in {}: {}", root, error.message());  // an empty answer would start the run anew
-  std::sort(folders.begin(), folders.end(), [](const Folder& a, const Folder& b) { return a.step != b.step ? a.step > b.step : a.name < b.name; });
+  NSA_CHECK(!error, "cannot list the checkpoints in {}: {}", root,
+            error.message());  // an empty answer would start the run anew
+  std::sort(folders.begin(), folders.end(),
+            [](const Folder& a, const Folder& b) { return a.step != b.step ? a.step > b.step : a.name < b.name; });
   return folders;
 }
 
@@ -85,8 +89,8 @@ void recover(const std::string& root) {
   }
 }
 
-/// From here on the new checkpoint is the one found. A folder cannot be renamed over a full one, so an existing checkpoint of the same step steps aside
-/// under a name that discovery knows too: at no moment is there neither.
+/// From here on the new checkpoint is the one found. A folder cannot be renamed over a full one, so an existing
+/// checkpoint of the same step steps aside under a name that discovery knows too: at no moment is there neither.
 void put_in_place(const std::string& root, const std::string& temporary, const std::string& target) {
   const std::string aside = fmt::format("{}.old-{}", target, getpid());
   const bool replaces = rename(target.c_str(), aside.c_str()) == 0;
@@ -94,13 +98,15 @@ void put_in_place(const std::string& root, const std::string& temporary, const s
   try {
     rename_folder(temporary, target);
   } catch (const Error&) {
-    if (replaces) rename(aside.c_str(), target.c_str());  // should this fail too, discovery finds it under the other name
+    if (replaces)
+      rename(aside.c_str(), target.c_str());  // should this fail too, discovery finds it under the other name
     throw;
   }
   sync_folder(root);
 }
 
-/// Deletes all that is older than the `keep` newest complete ones up to `step`. Newer ones were passed over by discovery: they do not count and stay.
+/// Deletes all that is older than the `keep` newest complete ones up to `step`. Newer ones were passed over by
+/// discovery: they do not count and stay.
 void prune(const std::string& root, std::int64_t step, std::int64_t keep) {
   std::int64_t kept = 0;
   for (const Folder& folder : list_folders(root)) {
@@ -110,7 +116,8 @@ void prune(const std::string& root, std::int64_t step, std::int64_t keep) {
       continue;
     }
     if (folder.kind == Folder::Kind::replaced && kept == 0) continue;
-    const std::string doomed = fmt::format("{}/{}.tmp-{}", root, name_of_step(folder.step), getpid());  // half-deleted, it must not look like a checkpoint
+    const std::string doomed = fmt::format("{}/{}.tmp-{}", root, name_of_step(folder.step),
+                                           getpid());  // half-deleted, it must not look like a checkpoint
     rename_folder(folder.path, doomed);
     remove_folder(doomed);
   }
@@ -118,10 +125,12 @@ void prune(const std::string& root, std::int64_t step, std::int64_t keep) {
 
 }  // namespace
 
-void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights, const std::vector<NamedTensor>& optimizer,
-                     std::int64_t keep) {
-  NSA_CHECK(keep >= 1 && state.step >= 0, "checkpoint: keep = {} must be at least 1, step = {} at least 0", keep, state.step);
-  const std::string root = run_dir + "/checkpoints", target = root + "/" + name_of_step(state.step), temporary = fmt::format("{}.tmp-{}", target, getpid());
+void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights,
+                     const std::vector<NamedTensor>& optimizer, std::int64_t keep) {
+  NSA_CHECK(keep >= 1 && state.step >= 0, "checkpoint: keep = {} must be at least 1, step = {} at least 0", keep,
+            state.step);
+  const std::string root = run_dir + "/checkpoints", target = root + "/" + name_of_step(state.step),
+                    temporary = fmt::format("{}.tmp-{}", target, getpid());
   make_folders(root);
   recover(root);
   try {
@@ -155,19 +164,25 @@ void load_tensors(const std::string& file, const std::vector<NamedTensor>& targe
   std::set<std::string> wanted;
   for (const auto& [name, tensor] : targets) {  // all checks first: a refused file changes nothing
     const Tensor& stored = reader.at(name);
-    NSA_CHECK(stored.shape == tensor.shape && stored.dtype == tensor.dtype, "{}: tensor \"{}\" is {} {}, expected {} {}: it was saved with another model", file,
-              name, name_of(stored.dtype), stored.shape.str(), name_of(tensor.dtype), tensor.shape.str());
+    NSA_CHECK(stored.shape == tensor.shape && stored.dtype == tensor.dtype,
+              "{}: tensor \"{}\" is {} {}, expected {} {}: it was saved with another model", file, name,
+              name_of(stored.dtype), stored.shape.str(), name_of(tensor.dtype), tensor.shape.str());
     NSA_CHECK(wanted.insert(name).second, "load_tensors: tensor \"{}\" is asked for twice", name);
   }
   for (const auto& [name, tensor] : reader.tensors()) {
-    NSA_CHECK(wanted.count(name), "{}: tensor \"{}\" has no place in this model ({} tensors in the file, {} expected): it was saved with another model", file,
-              name, reader.tensors().size(), targets.size());
+    NSA_CHECK(wanted.count(name),
+              "{}: tensor \"{}\" has no place in this model ({} tensors in the file, {} expected): it was saved with "
+              "another model",
+              file, name, reader.tensors().size(), targets.size());
   }
-  for (const auto& [name, tensor] : targets) {  // on all cores: most of the time goes into pages touched for the first time, on both sides
+  for (const auto& [name, tensor] :
+       targets) {  // on all cores: most of the time goes into pages touched for the first time, on both sides
     char* to = static_cast<char*>(tensor.data);
     const char* from = static_cast<const char*>(reader.at(name).data);
     parallel_ranges(available_cores(), static_cast<std::int64_t>(tensor.bytes()), 4 << 20,
-                    [&](std::int64_t begin, std::int64_t end, int) { std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin)); });
+                    [&](std::int64_t begin, std::int64_t end, int) {
+                      std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
+                    });
   }
 }
 

@@ -40,7 +40,9 @@ class Checksum {
     XXH3_64bits_update(state_.get(), data, bytes);
     bytes_ += bytes;
   }
-  ordered_json entry() const { return {{"bytes", bytes_}, {"xxh3", fmt::format("{:016x}", XXH3_64bits_digest(state_.get()))}}; }
+  ordered_json entry() const {
+    return {{"bytes", bytes_}, {"xxh3", fmt::format("{:016x}", XXH3_64bits_digest(state_.get()))}};
+  }
 
  private:
   struct Free {
@@ -124,7 +126,8 @@ ordered_json write_text(const std::string& path, const std::string& text) {
 
 ordered_json write_tensors(const std::string& path, const std::vector<NamedTensor>& tensors) {
   Checksum sum;
-  write_safetensors(path, tensors, {{"format", "pt"}}, [&](const void* data, std::size_t bytes) { sum.add(data, bytes); });
+  write_safetensors(path, tensors, {{"format", "pt"}},
+                    [&](const void* data, std::size_t bytes) { sum.add(data, bytes); });
   return sum.entry();
 }
 
@@ -146,8 +149,8 @@ ordered_json checksum_of(const std::string& path) {
 }
 
 std::string file_complaint(const std::string& folder, const std::string& name, const json& entry, Depth depth) {
-  if (name.find('/') != std::string::npos || !entry.is_object() || !entry.contains("bytes") || !entry.contains("xxh3") ||
-      !entry["bytes"].is_number_unsigned()) {
+  if (name.find('/') != std::string::npos || !entry.is_object() || !entry.contains("bytes") ||
+      !entry.contains("xxh3") || !entry["bytes"].is_number_unsigned()) {
     return fmt::format("manifest.json says nothing sensible about \"{}\"", name);
   }
   const std::string path = folder + "/" + name;
@@ -180,7 +183,8 @@ std::string complaint(const std::string& folder, std::int64_t step, Depth depth)
   try {
     const std::string path = folder + "/" + kManifest;
     const json manifest = parse_json(read_file(path), path, Comments::refuse, Exit::error);
-    if (!manifest.is_object() || !manifest.contains("step") || !manifest.contains("files") || !manifest["files"].is_object())
+    if (!manifest.is_object() || !manifest.contains("step") || !manifest.contains("files") ||
+        !manifest["files"].is_object())
       return "manifest.json lacks step or files";
     if (manifest["step"] != step) return fmt::format("manifest.json is of step {}", manifest["step"].dump());
     for (const char* name : {kModel, kOptimizer, kState}) {
@@ -189,7 +193,8 @@ std::string complaint(const std::string& folder, std::int64_t step, Depth depth)
     std::vector<std::pair<std::string, json>> files;
     for (const auto& [name, entry] : manifest["files"].items()) files.emplace_back(name, entry);
     std::vector<std::string> reasons(files.size());
-    // Checksums: one stream does not fill the disk. Sizes: saving asks for them, and in a forked process OpenMP threads would never start.
+    // Checksums: one stream does not fill the disk. Sizes: saving asks for them, and in a forked process OpenMP threads
+    // would never start.
     const int threads = depth == Depth::checksums ? available_cores() : 1;
     parallel_for(threads, static_cast<std::int64_t>(files.size()), [&](std::int64_t i, int) {
       const auto& [name, entry] = files[static_cast<std::size_t>(i)];
@@ -215,7 +220,9 @@ TrainState load_state(const CheckpointFile& checkpoint) {
   NSA_CHECK(values.is_object() && values.contains("format") && values["format"] == kFormat,
             "{} is not a training state of format {}: written by another version", path, kFormat);
   TrainState state;
-  each_member(state, [&](const char* name, auto& member) { unpack(path, name, values.contains(name) ? values[name] : json(), member); });
+  each_member(state, [&](const char* name, auto& member) {
+    unpack(path, name, values.contains(name) ? values[name] : json(), member);
+  });
   return state;
 }
 

@@ -1,4 +1,5 @@
-// The files inside one checkpoint folder: model and optimizer tensors, state.json, manifest.json. checkpoint.cpp moves the folders.
+// The files inside one checkpoint folder: model and optimizer tensors, state.json, manifest.json. checkpoint.cpp moves
+// the folders.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,8 @@
 
 namespace nsa {
 
-/// Writes and fsyncs every file into the existing `folder`, the manifest last, then the folder. Checksums are taken of the bytes as they are written.
+/// Writes and fsyncs every file into the existing `folder`, the manifest last, then the folder. Checksums are taken of
+/// the bytes as they are written.
 void write_checkpoint_files(const std::string& folder, const TrainState& state, const std::vector<NamedTensor>& weights,
                             const std::vector<NamedTensor>& optimizer);
 

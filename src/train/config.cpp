@@ -9,9 +9,13 @@ namespace nsa {
 namespace {
 
 void check_length(const TrainConfig& train) {
-  if (train.steps == 0 && train.tokens == 0) fail_usage("either train.steps or train.tokens must say how long to train; both are 0 or missing");
+  if (train.steps == 0 && train.tokens == 0)
+    fail_usage("either train.steps or train.tokens must say how long to train; both are 0 or missing");
   if (train.steps != 0 && train.tokens != 0) {
-    fail_usage("train.steps = {} and train.tokens = {} both say how long to train; remove one (train.tokens=0 or train.steps=0)", train.steps, train.tokens);
+    fail_usage(
+        "train.steps = {} and train.tokens = {} both say how long to train; remove one (train.tokens=0 or "
+        "train.steps=0)",
+        train.steps, train.tokens);
   }
 }
 
@@ -20,25 +24,31 @@ void check_batch(const Config& c) {
   if (batch % micro == 0) return;
   const std::int64_t below = batch / micro * micro;
   const std::string nearest = below ? fmt::format("{} or {}", below, below + micro) : fmt::format("{}", micro);
-  fail_usage("train.batch_tokens = {} must be a multiple of train.micro_batch * data.sequence_length = {} * {} = {}; the nearest is {}", batch,
-             c.train.micro_batch, c.data.sequence_length, micro, nearest);
+  fail_usage(
+      "train.batch_tokens = {} must be a multiple of train.micro_batch * data.sequence_length = {} * {} = {}; the "
+      "nearest is {}",
+      batch, c.train.micro_batch, c.data.sequence_length, micro, nearest);
 }
 
 void check_schedule(const Config& c) {
   const ScheduleConfig& s = c.train.schedule;
   const std::int64_t steps = c.total_steps();
-  if (s.warmup_steps > steps) fail_usage("train.schedule.warmup_steps = {} is more than the {} steps of the run", s.warmup_steps, steps);
+  if (s.warmup_steps > steps)
+    fail_usage("train.schedule.warmup_steps = {} is more than the {} steps of the run", s.warmup_steps, steps);
   if (s.type != ScheduleType::wsd) return;
   const auto decay = static_cast<std::int64_t>(std::llround(s.decay_fraction * static_cast<double>(steps)));
   if (s.warmup_steps + decay > steps) {
-    fail_usage("train.schedule: warmup_steps = {} and decay_fraction = {} ({} steps) do not fit into the {} steps of the run", s.warmup_steps, s.decay_fraction,
-               decay, steps);
+    fail_usage(
+        "train.schedule: warmup_steps = {} and decay_fraction = {} ({} steps) do not fit into the {} steps of the run",
+        s.warmup_steps, s.decay_fraction, decay, steps);
   }
 }
 
 void check_optimizer(const OptimizerConfig& o) {
-  if (o.beta1 >= 1) fail_usage("train.optimizer.beta1 = {} must be below 1: the bias correction divides by 1 - beta1", o.beta1);
-  if (o.beta2 >= 1) fail_usage("train.optimizer.beta2 = {} must be below 1: the bias correction divides by 1 - beta2", o.beta2);
+  if (o.beta1 >= 1)
+    fail_usage("train.optimizer.beta1 = {} must be below 1: the bias correction divides by 1 - beta1", o.beta1);
+  if (o.beta2 >= 1)
+    fail_usage("train.optimizer.beta2 = {} must be below 1: the bias correction divides by 1 - beta2", o.beta2);
   if (o.eps == 0) fail_usage("train.optimizer.eps = 0 divides zero by zero where a gradient is 0; 1e-8 is usual");
 }
 
@@ -49,13 +59,19 @@ void check_globs(const char* name, const std::vector<std::string>& globs) {
 }
 
 void check_names(const Config& c) {
-  if (c.data.train.empty()) fail_usage("data.train is an empty list, expected at least one glob of token shards to learn from");
+  if (c.data.train.empty())
+    fail_usage("data.train is an empty list, expected at least one glob of token shards to learn from");
   check_globs("data.train", c.data.train);
   check_globs("data.val", c.data.val);
   if (c.eval.every > 0 && c.data.val.empty())
-    fail_usage("eval.every = {} asks for validation, but data.val is empty; name validation shards or set eval.every to 0", c.eval.every);
+    fail_usage(
+        "eval.every = {} asks for validation, but data.val is empty; name validation shards or set eval.every to 0",
+        c.eval.every);
   if (c.eval.sample_every > 0 && c.data.tokenizer.empty()) {
-    fail_usage("eval.sample_every = {} asks for samples, but data.tokenizer is empty; name the tokenizer or set eval.sample_every to 0", c.eval.sample_every);
+    fail_usage(
+        "eval.sample_every = {} asks for samples, but data.tokenizer is empty; name the tokenizer or set "
+        "eval.sample_every to 0",
+        c.eval.sample_every);
   }
   if (c.log.dir.empty()) fail_usage("log.dir is empty, expected the folder of all runs");
   if (c.log.name.find('/') != std::string::npos || c.log.name == "." || c.log.name == "..") {

@@ -28,7 +28,8 @@ double share_of(double part, double whole) { return whole > 0 ? part / whole : 0
 Table data_table(const std::vector<DataRow>& data) {
   Table table{"data", {"", "shards", "tokens", "sequences", "skipped", "bytes/token"}, {}};
   for (const DataRow& d : data) {
-    table.rows.push_back({d.split, grouped(d.shards), grouped(d.tokens), grouped(d.sequences), grouped(d.skipped_tokens),
+    table.rows.push_back({d.split, grouped(d.shards), grouped(d.tokens), grouped(d.sequences),
+                          grouped(d.skipped_tokens),
                           d.bytes_per_token > 0 ? fmt::format("{:.3f}", d.bytes_per_token) : "unknown"});
   }
   return table;
@@ -39,7 +40,9 @@ Table parameter_table(const std::vector<ParameterRow>& parameters) {
   for (const ParameterRow& p : parameters) tensors += p.tensors, elements += p.elements;
   Table table{"parameters", {"", "tensors", "elements", "share"}, {}};
   const auto row = [&](const std::string& part, std::int64_t t, std::int64_t n) {
-    table.rows.push_back({part, grouped(t), grouped(n), fmt::format("{:.1f} %", 100 * share_of(static_cast<double>(n), static_cast<double>(elements)))});
+    table.rows.push_back(
+        {part, grouped(t), grouped(n),
+         fmt::format("{:.1f} %", 100 * share_of(static_cast<double>(n), static_cast<double>(elements)))});
   };
   for (const ParameterRow& p : parameters) row(p.part, p.tensors, p.elements);
   row("total", tensors, elements);
@@ -49,7 +52,9 @@ Table parameter_table(const std::vector<ParameterRow>& parameters) {
 Table memory_table(const std::vector<MemoryRow>& memory) {
   std::int64_t total = 0;
   Table table{"memory", {"", "bytes", ""}, {}};
-  const auto row = [&](const std::string& what, std::int64_t bytes) { table.rows.push_back({what, grouped(bytes), human_bytes(static_cast<double>(bytes))}); };
+  const auto row = [&](const std::string& what, std::int64_t bytes) {
+    table.rows.push_back({what, grouped(bytes), human_bytes(static_cast<double>(bytes))});
+  };
   for (const MemoryRow& m : memory) {
     row(m.arena + ": " + m.purpose, m.bytes);
     total += m.bytes;
@@ -68,7 +73,8 @@ std::string to_text(const StartTables& tables) {
     std::size_t width = 0;
     for (const auto& fact : tables.config) width = std::max(width, fact.first.size());
     Table table{"config", {}, {}};
-    for (const auto& [name, value] : tables.config) table.rows.push_back({fmt::format("{:<{}}  {}", name, width, value)});
+    for (const auto& [name, value] : tables.config)
+      table.rows.push_back({fmt::format("{:<{}}  {}", name, width, value)});
     add(table);
   }
   if (!tables.data.empty()) add(data_table(tables.data));
@@ -99,13 +105,16 @@ struct RunLog::Impl {
     if (!metrics->append(line + "\n")) complain(metrics->path(), metrics->error());
   }
   void scalars(std::int64_t step, const std::vector<std::pair<std::string, double>>& values) {
-    if (tensorboard && !tensorboard->scalars(step, values)) complain(tensorboard->path(), "the record could not be written");
+    if (tensorboard && !tensorboard->scalars(step, values))
+      complain(tensorboard->path(), "the record could not be written");
   }
   void complain(const std::string& path, const std::string& why) {
-    if (!std::exchange(complained, true)) logger.warn("{}: {}; records are missing from it, the run goes on", path, why);
+    if (!std::exchange(complained, true))
+      logger.warn("{}: {}; records are missing from it, the run goes on", path, why);
   }
 
-  /// Seconds until the last step, validation and saving included; the first step of a launch has only its own time to go by.
+  /// Seconds until the last step, validation and saving included; the first step of a launch has only its own time to
+  /// go by.
   double eta(const StepRecord& r) {
     const auto now = Clock::now();
     if (!first_step) {
@@ -130,8 +139,9 @@ struct RunLog::Impl {
 
 std::string RunLog::Impl::line(const StepRecord& r, const Speed& speed) {
   const std::string total = fmt::format("{}", options.total_steps);
-  std::string out = fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tok/s", r.step, total.size(), total, r.loss, r.grad_norm,
-                                r.lr, r.ms, human_count(std::round(speed.tokens_per_s)));
+  std::string out =
+      fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tok/s", r.step, total.size(),
+                  total, r.loss, r.grad_norm, r.lr, r.ms, human_count(std::round(speed.tokens_per_s)));
   if (speed.share_of_peak) out += fmt::format("  {:.0f} % of peak", 100 * *speed.share_of_peak);
   out += "  ETA " + human_duration(eta(r));
   if (!r.skipped.empty()) out += fmt::format("  SKIPPED ({})", r.skipped);
@@ -159,10 +169,14 @@ void RunLog::start(const RunRecord& record) {
 void RunLog::step(const StepRecord& r) {
   const Speed speed = speed_of(r, impl_->run);
   impl_->write(json_line(r, speed));
-  impl_->scalars(
-      r.step, {{"train/loss", r.loss}, {"train/grad_norm", r.grad_norm}, {"train/lr", r.lr}, {"train/tokens_per_s", speed.tokens_per_s}, {"train/ms", r.ms}});
+  impl_->scalars(r.step, {{"train/loss", r.loss},
+                          {"train/grad_norm", r.grad_norm},
+                          {"train/lr", r.lr},
+                          {"train/tokens_per_s", speed.tokens_per_s},
+                          {"train/ms", r.ms}});
   const std::string line = impl_->line(r, speed);
-  const bool shown = r.step % impl_->options.every == 0 || r.step == impl_->options.total_steps || r.step == *impl_->first_step || !r.skipped.empty();
+  const bool shown = r.step % impl_->options.every == 0 || r.step == impl_->options.total_steps ||
+                     r.step == *impl_->first_step || !r.skipped.empty();
   if (!shown) return;
   if (r.skipped.empty()) {
     impl_->logger.info("{}", line);
@@ -187,7 +201,8 @@ void RunLog::gates(std::int64_t step, const std::vector<std::array<double, 3>>& 
   impl_->write(json_gates(step, layers));
   std::vector<std::pair<std::string, double>> values;
   for (std::size_t l = 0; l < layers.size(); ++l) {
-    for (std::size_t branch = 0; branch < 3; ++branch) values.emplace_back(fmt::format("gates/layer{}/{}", l, kBranches[branch]), layers[l][branch]);
+    for (std::size_t branch = 0; branch < 3; ++branch)
+      values.emplace_back(fmt::format("gates/layer{}/{}", l, kBranches[branch]), layers[l][branch]);
   }
   impl_->scalars(step, values);
 }

@@ -76,7 +76,9 @@ std::string json_checkpoint(std::int64_t step, const std::string& path, double m
   return line_of({{"type", "checkpoint"}, {"step", step}, {"path", path}, {"ms", ms}});
 }
 
-std::string json_sample(std::int64_t step, const std::string& text) { return line_of({{"type", "sample"}, {"step", step}, {"text", text}}); }
+std::string json_sample(std::int64_t step, const std::string& text) {
+  return line_of({{"type", "sample"}, {"step", step}, {"text", text}});
+}
 
 std::string metrics_up_to(const std::string& text, std::int64_t step) {
   std::string kept;
@@ -94,7 +96,9 @@ bool has_record(const std::string& text, const std::string& type, std::int64_t s
   const std::string begin = line_of({{"type", type}, {"step", step}});
   const std::string_view opening(begin.data(), begin.size() - 1);  // without the brace: a record goes on with a comma
   for (std::size_t at = text.find(opening); at != std::string::npos; at = text.find(opening, at + 1)) {
-    if ((at == 0 || text[at - 1] == '\n') && text[at + opening.size()] == ',' && text.find('\n', at) != std::string::npos) return true;
+    if ((at == 0 || text[at - 1] == '\n') && text[at + opening.size()] == ',' &&
+        text.find('\n', at) != std::string::npos)
+      return true;
   }
   return false;
 }

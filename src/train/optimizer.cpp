@@ -16,7 +16,8 @@ double gradient_norm(Device& dev, const Params& params) {
 
 double clip_factor(double norm, double clip) { return clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0; }
 
-void adamw_step(Device& dev, Params& params, const OptimizerConfig& config, double lr, std::int64_t t, double grad_scale) {
+void adamw_step(Device& dev, Params& params, const OptimizerConfig& config, double lr, std::int64_t t,
+                double grad_scale) {
   AdamWStep step;
   step.lr = static_cast<float>(lr);
   step.beta1 = static_cast<float>(config.beta1);

@@ -22,7 +22,8 @@ MemoryPlan plan_memory(const Config& config, int threads) {
   gradient_norm(dev, gpt.params());
   adamw_step(dev, gpt.params(), config.train.optimizer, 0, 1, 1);
   if (!config.data.val.empty()) {
-    for (std::int64_t b : {B, std::int64_t{1}}) gpt.evaluate(dev, batch.first(b).losses, batch.first(b).tokens, batch.first(b).targets);
+    for (std::int64_t b : {B, std::int64_t{1}})
+      gpt.evaluate(dev, batch.first(b).losses, batch.first(b).tokens, batch.first(b).targets);
   }
   if (config.eval.sample_every) {
     ArenaScope scope(dev.work);
@@ -46,7 +47,8 @@ std::vector<MemoryRow> memory_rows(const MemoryPlan& plan) {
   std::vector<MemoryRow> rows;
   const auto add = [&](const char* arena, const ArenaPlan& part) {
     for (std::size_t i = 0; i < part.by_purpose.size(); ++i) {
-      if (part.by_purpose[i]) rows.push_back({arena, name_of(static_cast<Purpose>(i)), static_cast<std::int64_t>(part.by_purpose[i])});
+      if (part.by_purpose[i])
+        rows.push_back({arena, name_of(static_cast<Purpose>(i)), static_cast<std::int64_t>(part.by_purpose[i])});
     }
   };
   add("parameters", plan.params);
@@ -75,18 +77,22 @@ std::vector<ParameterRow> parameter_rows(const Params& params) {
 std::vector<std::pair<std::string, std::string>> config_rows(const Config& c) {
   const AttentionConfig& a = c.model.attention;
   std::vector<std::pair<std::string, std::string>> rows;
-  rows.push_back({"model", fmt::format("{} layers, {} wide, feed-forward {}, vocabulary {}{}", c.model.num_layers, c.model.hidden_size,
-                                       c.model.intermediate_size, c.model.vocab_size, c.model.tie_embeddings ? ", tied head" : "")});
-  rows.push_back({"attention", fmt::format("{}, {} heads on {}, head dims {}/{}{}", kAttentionTypes[static_cast<std::size_t>(a.type)], a.num_heads,
+  rows.push_back({"model", fmt::format("{} layers, {} wide, feed-forward {}, vocabulary {}{}", c.model.num_layers,
+                                       c.model.hidden_size, c.model.intermediate_size, c.model.vocab_size,
+                                       c.model.tie_embeddings ? ", tied head" : "")});
+  rows.push_back({"attention", fmt::format("{}, {} heads on {}, head dims {}/{}{}",
+                                           kAttentionTypes[static_cast<std::size_t>(a.type)], a.num_heads,
                                            a.num_kv_heads, a.head_dim, a.Dv(), a.qk_norm ? ", QK-norm" : "")});
   if (a.type == AttentionType::nsa) {
-    rows.push_back({"", fmt::format("blocks {}/{} ({}), select {} of {}, window {}", a.compress_block, a.compress_stride,
-                                    kCompressors[static_cast<std::size_t>(a.compressor)], a.select_count, a.select_block, a.w())});
+    rows.push_back(
+        {"", fmt::format("blocks {}/{} ({}), select {} of {}, window {}", a.compress_block, a.compress_stride,
+                         kCompressors[static_cast<std::size_t>(a.compressor)], a.select_count, a.select_block, a.w())});
   }
-  rows.push_back(
-      {"batch", fmt::format("{} tokens = {} x {} sequences of {}", c.train.batch_tokens, c.accumulation(), c.train.micro_batch, c.data.sequence_length)});
+  rows.push_back({"batch", fmt::format("{} tokens = {} x {} sequences of {}", c.train.batch_tokens, c.accumulation(),
+                                       c.train.micro_batch, c.data.sequence_length)});
   rows.push_back({"schedule", fmt::format("{} steps, lr {} ({}), warm-up {}", c.total_steps(), c.train.optimizer.lr,
-                                          kScheduleTypes[static_cast<std::size_t>(c.train.schedule.type)], c.train.schedule.warmup_steps)});
+                                          kScheduleTypes[static_cast<std::size_t>(c.train.schedule.type)],
+                                          c.train.schedule.warmup_steps)});
   rows.push_back({"precision", fmt::format("{}, recompute {}", kPrecisions[static_cast<std::size_t>(c.train.precision)],
                                            kRecomputes[static_cast<std::size_t>(c.train.recompute)])});
   return rows;

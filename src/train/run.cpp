@@ -25,20 +25,28 @@ namespace fs = std::filesystem;
 
 namespace {
 
-double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 RunLogOptions log_options(const Config& config, const RunOptions& options) {
   return {run_dir(config), config.total_steps(), config.log.every, config.log.tensorboard, options.console};
 }
 
 DataRow data_row(const char* split, const TokenData& data) {
-  return {split, static_cast<std::int64_t>(data.shards().size()), data.tokens(), data.sequences(), data.skipped_tokens(), data.bytes_per_token()};
+  return {split,
+          static_cast<std::int64_t>(data.shards().size()),
+          data.tokens(),
+          data.sequences(),
+          data.skipped_tokens(),
+          data.bytes_per_token()};
 }
 
 std::array<double, 3> mean_gates(In gates) {  // (N,H,3)
   std::array<double, 3> sum{};
   const std::int64_t rows = gates.numel() / 3;
-  for (std::int64_t i = 0; i < gates.numel(); ++i) sum[static_cast<std::size_t>(i % 3)] += static_cast<double>(gates.f32()[i]);
+  for (std::int64_t i = 0; i < gates.numel(); ++i)
+    sum[static_cast<std::size_t>(i % 3)] += static_cast<double>(gates.f32()[i]);
   for (double& s : sum) s /= static_cast<double>(rows);
   return sum;
 }
@@ -61,7 +69,9 @@ class Run {
   void sample_now();
   void catch_up();
   bool at(std::int64_t every) const { return every > 0 && state_.step % every == 0; }
-  bool stop_requested() const { return signals_.requested() || (options_.stop_after_step > 0 && state_.step >= options_.stop_after_step); }
+  bool stop_requested() const {
+    return signals_.requested() || (options_.stop_after_step > 0 && state_.step >= options_.stop_after_step);
+  }
   bool finished() const { return state_.step >= config_.total_steps(); }
 
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
@@ -87,7 +97,10 @@ class Run {
 std::string prepared_dir(const Config& config, const RunOptions& options) {
   const std::string dir = run_dir(config);
   if (options.fresh && (fs::exists(dir + "/metrics.jsonl") || fs::exists(dir + "/checkpoints"))) {
-    fail_usage("--fresh: {} already holds a run; give the new one a name of its own (log.name=NAME) or remove that folder yourself", dir);
+    fail_usage(
+        "--fresh: {} already holds a run; give the new one a name of its own (log.name=NAME) or remove that folder "
+        "yourself",
+        dir);
   }
   make_folders(dir);
   return dir;
@@ -102,12 +115,14 @@ std::optional<Tokenizer> open_tokenizer(const Config& config, const TokenData& d
   if (config.data.tokenizer.empty()) return std::nullopt;
   Tokenizer tokenizer = Tokenizer::open(config.data.tokenizer);
   if (tokenizer.vocab_size() > config.model.vocab_size) {
-    fail_usage("model.vocab_size is {}, but the tokenizer {} has {} tokens: set model.vocab_size to at least that", config.model.vocab_size,
-               config.data.tokenizer, tokenizer.vocab_size());
+    fail_usage("model.vocab_size is {}, but the tokenizer {} has {} tokens: set model.vocab_size to at least that",
+               config.model.vocab_size, config.data.tokenizer, tokenizer.vocab_size());
   }
   if (data.tokenizer_hash() && data.tokenizer_hash() != tokenizer.hash()) {
-    fail_usage("data.tokenizer {} is not the one the shards were made with ({}): point data.tokenizer at that model, or tokenize the text again",
-               config.data.tokenizer, data.shards().front().path());
+    fail_usage(
+        "data.tokenizer {} is not the one the shards were made with ({}): point data.tokenizer at that model, or "
+        "tokenize the text again",
+        config.data.tokenizer, data.shards().front().path());
   }
   return tokenizer;
 }
@@ -143,11 +158,13 @@ void Run::restore() {
   const CheckpointFile newest = find_checkpoint(dir_, warnings);
   for (const std::string& w : warnings) log_.warn(w);
   if (newest.path.empty()) {
-    gpt_.params().initialise(static_cast<std::uint64_t>(config_.train.seed), config_.model.init_std, config_.model.num_layers);
+    gpt_.params().initialise(static_cast<std::uint64_t>(config_.train.seed), config_.model.init_std,
+                             config_.model.num_layers);
     state_.data_fingerprint = train_data_.fingerprint();
   } else {
     state_ = load_state(newest);
-    for (const std::string& w : check_resume(config_, state_, train_data_.fingerprint(), newest.path, options_)) log_.warn(w);
+    for (const std::string& w : check_resume(config_, state_, train_data_.fingerprint(), newest.path, options_))
+      log_.warn(w);
     state_.data_fingerprint = train_data_.fingerprint();
     load_tensors(model_file(newest), gpt_.params().weights());
     load_tensors(optimizer_file(newest), gpt_.params().moments());
@@ -178,7 +195,8 @@ void Run::say_start() {
   record.memory_bytes = static_cast<std::int64_t>(plan_.bytes());
   record.resumed_from = resumed_from_;
   log_.start(record);
-  log_.info(fmt::format("ready after {:.0f} ms ({} {:.0f} ms)", seconds_since(started_) * 1e3, resumed_from_ ? "loading" : "initialising", loaded_ms));
+  log_.info(fmt::format("ready after {:.0f} ms ({} {:.0f} ms)", seconds_since(started_) * 1e3,
+                        resumed_from_ ? "loading" : "initialising", loaded_ms));
 }
 
 void Run::one_step() {
@@ -186,7 +204,8 @@ void Run::one_step() {
   const bool look_at_gates = config_.model.attention.type == AttentionType::nsa && (state_.step + 1) % 10 == 0;
   const LookAtBlock look = [&](std::int64_t, const Block::Saved& s) { gates.push_back(mean_gates(s.nsa()->gates)); };
   const auto start = std::chrono::steady_clock::now();
-  const StepResult r = train_step(dev_, gpt_, loader_, config_, batch_, losses_, norms_, state_, look_at_gates ? look : LookAtBlock{});
+  const StepResult r =
+      train_step(dev_, gpt_, loader_, config_, batch_, losses_, norms_, state_, look_at_gates ? look : LookAtBlock{});
   const double seconds = seconds_since(start);
   state_.seconds += seconds;
 
@@ -213,7 +232,8 @@ void Run::save() {
   try {
     save_checkpoint(dir_, state_, gpt_.params().weights(), gpt_.params().moments(), config_.checkpoint.keep);
   } catch (const Error& error) {  // a full disk costs this checkpoint, not the run: the last good one is still there
-    log_.warn(fmt::format("checkpoint of step {} not saved, going on with the last good one: {}", state_.step, error.what()));
+    log_.warn(
+        fmt::format("checkpoint of step {} not saved, going on with the last good one: {}", state_.step, error.what()));
     return;
   }
   saved_step_ = state_.step;
@@ -248,11 +268,11 @@ Exit Run::go() {
     one_step();
     if (state_.skipped_in_row >= config_.train.max_skipped) {
       save();
-      throw Error(
-          fmt::format("{} steps in a row had a non-finite loss or gradient norm; stopped at step {}, state saved in {}: a lower train.optimizer.lr or a "
-                      "longer warm-up is the usual cure",
-                      state_.skipped_in_row, state_.step, dir_),
-          Exit::non_finite);
+      throw Error(fmt::format("{} steps in a row had a non-finite loss or gradient norm; stopped at step {}, state "
+                              "saved in {}: a lower train.optimizer.lr or a "
+                              "longer warm-up is the usual cure",
+                              state_.skipped_in_row, state_.step, dir_),
+                  Exit::non_finite);
     }
     if (at(config_.checkpoint.every) || finished()) save();
     if (validation_due() || sample_due()) save();  // before anything that could fail
@@ -265,7 +285,8 @@ Exit Run::go() {
   } else {
     save();
     const std::string why = signals_.requested() ? signals_.name() : "as asked";
-    log_.info(fmt::format("{}: stopped after step {} of {}, saved; the same command goes on from there", why, state_.step, config_.total_steps()));
+    log_.info(fmt::format("{}: stopped after step {} of {}, saved; the same command goes on from there", why,
+                          state_.step, config_.total_steps()));
   }
   return Exit::ok;
 }

@@ -16,12 +16,14 @@ RunLock::RunLock(const std::string& run_dir) {
   fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   NSA_CHECK(fd_ >= 0, "cannot open {}: {}", path, std::strerror(errno));
   char text[300];
-  if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {  // the kernel frees it when its holder dies, however that happens: a lock is never stale
+  if (flock(fd_, LOCK_EX | LOCK_NB) !=
+      0) {  // the kernel frees it when its holder dies, however that happens: a lock is never stale
     const int error = errno;
     const ssize_t n = pread(fd_, text, sizeof text, 0);
     close(fd_);
     const std::string holder(text, n > 0 ? static_cast<std::size_t>(n) : 0);
-    NSA_CHECK(error != EWOULDBLOCK, "the run folder {} is in use by {}; wait for it, stop it, or give this run another log.name", run_dir,
+    NSA_CHECK(error != EWOULDBLOCK,
+              "the run folder {} is in use by {}; wait for it, stop it, or give this run another log.name", run_dir,
               holder.empty() ? "another process" : "process " + holder);
     fail("cannot lock {}: {}", path, std::strerror(error));
   }

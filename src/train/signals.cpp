@@ -13,7 +13,8 @@ extern "C" void on_stop_signal(int signal_number) {
     g_signal = signal_number;
     return;
   }
-  signal(signal_number, SIG_DFL);  // asked twice: die as an unhandled SIGINT does, so that a shell sees the right status
+  signal(signal_number,
+         SIG_DFL);  // asked twice: die as an unhandled SIGINT does, so that a shell sees the right status
   raise(signal_number);
 }
 
@@ -25,7 +26,8 @@ StopSignals::StopSignals() {
   action.sa_handler = on_stop_signal;
   action.sa_flags = SA_RESTART;  // a write() of a checkpoint under way goes on
   sigemptyset(&action.sa_mask);
-  NSA_CHECK(sigaction(SIGTERM, &action, &old_term_) == 0 && sigaction(SIGINT, &action, &old_int_) == 0, "signals: sigaction failed");
+  NSA_CHECK(sigaction(SIGTERM, &action, &old_term_) == 0 && sigaction(SIGINT, &action, &old_int_) == 0,
+            "signals: sigaction failed");
 }
 
 StopSignals::~StopSignals() {

@@ -42,8 +42,8 @@ BatchBuffers BatchBuffers::first(std::int64_t b) const {
   return part;
 }
 
-StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config& config, const BatchBuffers& batch, OutlierWindow& losses, OutlierWindow& norms,
-                      TrainState& state, const LookAtBlock& look) {
+StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config& config, const BatchBuffers& batch,
+                      OutlierWindow& losses, OutlierWindow& norms, TrainState& state, const LookAtBlock& look) {
   const TrainConfig& train = config.train;
   const std::int64_t B = train.micro_batch, micro_steps = config.accumulation();
   StepResult r;
@@ -54,7 +54,8 @@ StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config&
   for (std::int64_t micro = 0; micro < micro_steps; ++micro) {
     loader.batch(state.position, B, batch.tokens.i32(), batch.targets.i32());
     const float scale = 1.0f / static_cast<float>(train.batch_tokens);
-    gpt.train(dev, batch.losses, batch.tokens, batch.targets, scale, train.recompute, micro + 1 == micro_steps ? look : LookAtBlock{});
+    gpt.train(dev, batch.losses, batch.tokens, batch.targets, scale, train.recompute,
+              micro + 1 == micro_steps ? look : LookAtBlock{});
     r.loss += sum_of(dev, batch.losses) / static_cast<double>(train.batch_tokens);
     state.position += B;
   }
@@ -69,7 +70,8 @@ StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config&
     norms.observe(r.grad_norm);
     ++state.optimizer_steps;
     state.skipped_in_row = 0;
-    adamw_step(dev, gpt.params(), train.optimizer, r.lr, state.optimizer_steps, clip_factor(r.grad_norm, train.grad_clip));
+    adamw_step(dev, gpt.params(), train.optimizer, r.lr, state.optimizer_steps,
+               clip_factor(r.grad_norm, train.grad_clip));
   } else {
     ++state.skipped;
     if (r.skipped == "non-finite") ++state.skipped_in_row;
@@ -81,7 +83,8 @@ StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config&
   return r;
 }
 
-double validate(Device& dev, const Gpt& gpt, const TokenData& data, std::int64_t micro_batches, const BatchBuffers& batch) {
+double validate(Device& dev, const Gpt& gpt, const TokenData& data, std::int64_t micro_batches,
+                const BatchBuffers& batch) {
   const std::int64_t B = batch.tokens.dim(0), T = batch.tokens.dim(1);
   const std::int64_t sequences = micro_batches ? std::min(data.sequences(), micro_batches * B) : data.sequences();
   std::vector<std::int32_t> window(static_cast<std::size_t>(T) + 1);

@@ -13,7 +13,8 @@ namespace nsa {
 
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "event files are little-endian, and written as the machine stores numbers");
+static_assert(std::endian::native == std::endian::little,
+              "event files are little-endian, and written as the machine stores numbers");
 
 constexpr std::array<std::uint32_t, 256> crc_table() {
   std::array<std::uint32_t, 256> table{};
@@ -42,7 +43,9 @@ std::string varint(std::uint64_t v) {
   for (; v >= 128; v >>= 7) out += static_cast<char>(v | 128);
   return out + static_cast<char>(v);
 }
-std::string key(int number, int wire_type) { return varint(static_cast<std::uint64_t>(number) << 3 | static_cast<std::uint64_t>(wire_type)); }
+std::string key(int number, int wire_type) {
+  return varint(static_cast<std::uint64_t>(number) << 3 | static_cast<std::uint64_t>(wire_type));
+}
 std::string field(int number, double v) { return key(number, 1) + bytes_of_value(v); }
 std::string field(int number, float v) { return key(number, 5) + bytes_of_value(v); }
 std::string field(int number, std::int64_t v) { return key(number, 0) + varint(static_cast<std::uint64_t>(v)); }
@@ -52,11 +55,13 @@ std::string wall_time() {
   return field(1, std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
 }
 
-/// TensorBoard reads every file of a folder named like this, in the order of the names; the process id keeps two quick restarts apart.
+/// TensorBoard reads every file of a folder named like this, in the order of the names; the process id keeps two quick
+/// restarts apart.
 std::string event_file_name(const std::string& folder) {
   char host[256] = "localhost";
   gethostname(host, sizeof host - 1);
-  const auto now = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const auto now =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   return fmt::format("{}/events.out.tfevents.{:010}.{}.{}.0", folder, now, host, getpid());
 }
 
@@ -74,10 +79,12 @@ std::string tf_record(std::string_view payload) {
   return length + bytes_of_value(masked_crc(length)) + std::string(payload) + bytes_of_value(masked_crc(payload));
 }
 
-TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::int64_t restored_step) : file_(event_file_name(folder)) {
+TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::int64_t restored_step)
+    : file_(event_file_name(folder)) {
   std::string head = tf_record(wall_time() + field(3, std::string("brain.Event:2")));
   // SessionLog {1: status = START (1)} at step s makes TensorBoard drop what it has read of steps >= s.
-  if (restored_step > 0) head += tf_record(wall_time() + field(2, restored_step + 1) + field(7, field(1, std::int64_t{1})));
+  if (restored_step > 0)
+    head += tf_record(wall_time() + field(2, restored_step + 1) + field(7, field(1, std::int64_t{1})));
   file_.append(head);
 }
 

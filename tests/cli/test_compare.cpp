@@ -1,4 +1,5 @@
-// nsa compare as a user meets it: killed and started again, refusals, the same start for every tensor that two models share.
+// nsa compare as a user meets it: killed and started again, refusals, the same start for every tensor that two models
+// share.
 #include "cli/workplace.h"
 #include "core/safetensors.h"
 
@@ -29,14 +30,18 @@ const std::vector<std::string> kRuns{"tiny_full_seed1", "tiny_seed1", "tiny_full
 
 }  // namespace
 
-TEST_CASE("a comparison that is killed again and again ends with the records of one left alone and trains no finished run twice", "[process]") {
+TEST_CASE(
+    "a comparison that is killed again and again ends with the records of one left alone and trains no finished run "
+    "twice",
+    "[process]") {
   const Workplace place;
   const std::string command = "compare " + place.full + " " + place.config + " --seeds 1,2 --out " + place.dir.path();
   const Ran whole = run_tool("nsa", command + "/whole");
   INFO(whole.output);
   REQUIRE(whole.status == 0);
 
-  const std::vector<std::string> killed{"compare", place.full, place.config, "--seeds", "1,2", "--out", place.dir / "killed"};
+  const std::vector<std::string> killed{"compare", place.full, place.config,        "--seeds",
+                                        "1,2",     "--out",    place.dir / "killed"};
   int kills = 0;
   for (int ms = 150; ms <= 1500; ms += 150) kills += run_and_signal(killed, SIGKILL, ms) == 128 + SIGKILL;
   CHECK(kills > 0);
@@ -51,7 +56,8 @@ TEST_CASE("a comparison that is killed again and again ends with the records of 
     CHECK(results_in(metrics_of(place, "whole", run)) == results_in(metrics_of(place, "killed", run)));
     CHECK(launches(metrics_of(place, "whole", run)) == 1);
   }
-  for (const char* file : {"report.html", "curves.svg", "curves.tsv"}) CHECK(std::filesystem::exists(place.dir / "killed/" + file));
+  for (const char* file : {"report.html", "curves.svg", "curves.tsv"})
+    CHECK(std::filesystem::exists(place.dir / "killed/" + file));
 
   // once more: there is nothing left to train, the page is written again
   std::filesystem::remove(place.dir / "killed/report.html");
@@ -65,7 +71,8 @@ TEST_CASE("a comparison that is killed again and again ends with the records of 
 TEST_CASE("configs that differ in more than attention are refused with the difference named, or marked", "[process]") {
   const Workplace place(3);
   place.write_config(place.dir / "longer.json", 4, "full", 0);
-  const std::string out = " --out " + place.dir.path() + "/out", pair = place.full + " " + place.dir.path() + "/longer.json";
+  const std::string out = " --out " + place.dir.path() + "/out",
+                    pair = place.full + " " + place.dir.path() + "/longer.json";
   const Ran refused = run_tool("nsa", "compare " + pair + out);
   INFO(refused.output);
   CHECK(refused.status == 2);
@@ -87,14 +94,17 @@ TEST_CASE("configs that differ in more than attention are refused with the diffe
   CHECK(contains(alone.output, "tiny_full"));
 }
 
-TEST_CASE("compared models start from the same values in every tensor they share, and another seed from others", "[process]") {
+TEST_CASE("compared models start from the same values in every tensor they share, and another seed from others",
+          "[process]") {
   const Workplace place(1);
   const std::string still = " train.optimizer.lr=1e-30 checkpoint.every=1 log.name=";  // one step that moves nothing
   for (const char* run : {"train.seed=1", "train.seed=2"}) {
     REQUIRE(run_tool("nsa", "train " + place.full + " " + run + still + "full" + run).status == 0);
     REQUIRE(run_tool("nsa", "train " + place.config + " " + run + still + "nsa" + run).status == 0);
   }
-  const auto file = [&](const std::string& name) { return place.dir / "runs/" + name + "/checkpoints/step_00000001/model.safetensors"; };
+  const auto file = [&](const std::string& name) {
+    return place.dir / "runs/" + name + "/checkpoints/step_00000001/model.safetensors";
+  };
   const SafetensorsReader full(file("fulltrain.seed=1")), nsa(file("nsatrain.seed=1")), other(file("nsatrain.seed=2"));
   int shared = 0, drawn = 0;
   for (const auto& [name, a] : full.tensors()) {

@@ -1,4 +1,5 @@
-// What the tests of the program share: a corpus and two configs that train in well under a second, and a way to hit a running process.
+// What the tests of the program share: a corpus and two configs that train in well under a second, and a way to hit a
+// running process.
 #pragma once
 
 #include <fcntl.h>
@@ -20,7 +21,8 @@ struct Workplace {
 
   explicit Workplace(std::int64_t steps = 40) {
     write_text(dir / "text.txt", training_text());
-    REQUIRE(run_tool("tokenize", "--tokenizer bytes --val-fraction 0 --out " + dir / "tiny" + " " + dir / "text.txt").status == 0);
+    REQUIRE(run_tool("tokenize", "--tokenizer bytes --val-fraction 0 --out " + dir / "tiny" + " " + dir / "text.txt")
+                .status == 0);
     write_config(config, steps, "nsa", 16);
     write_config(full, steps, "full", 0);
   }
@@ -28,9 +30,10 @@ struct Workplace {
     write_text(path, fmt::format(R"({{
       // comments are allowed
       "model": {{"vocab_size": 257, "hidden_size": 32, "num_layers": 1, "intermediate_size": 48,
-                 "attention": {{"type": "{2}", "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "compress_block": 8, "compress_stride": 4,
-                               "select_block": 8, "select_count": 4, "window": {3}}}}},
-      "data": {{"train": ["{0}/tiny_train_*.bin"], "val": ["{0}/tiny_train_*.bin"], "tokenizer": "bytes", "sequence_length": 64}},
+                 "attention": {{"type": "{2}", "num_heads": 2, "num_kv_heads": 1, "head_dim": 16, "compress_block": 8,
+                               "compress_stride": 4, "select_block": 8, "select_count": 4, "window": {3}}}}},
+      "data": {{"train": ["{0}/tiny_train_*.bin"], "val": ["{0}/tiny_train_*.bin"], "tokenizer": "bytes",
+                "sequence_length": 64}},
       "train": {{"steps": {1}, "batch_tokens": 256, "micro_batch": 2, "optimizer": {{"lr": 0.003}}}},
       "eval": {{"every": 20, "batches": 2, "sample_every": 20, "sample_tokens": 8}},
       "checkpoint": {{"every": 3}},

@@ -84,24 +84,29 @@ TEST_CASE("fields: wrong types, ranges and choices are named with the path and t
   CHECK(contains(read_error(R"({"count": 1, "name": null})"), "got null"));
   CHECK(contains(read_error(R"({"count": 1, "files": "a"})"), "must be a list of strings"));
   CHECK(contains(read_error(R"({"count": 1, "files": ["a", 1]})"), "got 1"));
-  CHECK(contains(read_error(R"({"count": 1, "inner": {"flag": 1}})"), "inner.flag (a | flag) must be true or false, got 1"));
+  CHECK(contains(read_error(R"({"count": 1, "inner": {"flag": 1}})"),
+                 "inner.flag (a | flag) must be true or false, got 1"));
   CHECK(contains(read_error(R"({"count": 1, "inner": {"flag": "true"}})"), "without quotes"));
-  CHECK(contains(read_error(R"({"count": 1, "inner": {"rate": 1.01}})"), "inner.rate (a rate) must lie in 0 .. 1, got 1.01"));
+  CHECK(contains(read_error(R"({"count": 1, "inner": {"rate": 1.01}})"),
+                 "inner.rate (a rate) must lie in 0 .. 1, got 1.01"));
   CHECK(contains(read_error(R"({"count": 1, "inner": {"colour": "gren"}})"),
                  "must be one of \"red\", \"green\", got the string \"gren\"; did you mean \"green\"?"));
   CHECK(contains(read_error(R"({"count": 1, "inner": {"colour": 0}})"), "inner.colour"));
-  CHECK(contains(read_error(R"({"count": 1, "inner": 5})"), "inner is a section (the inside), expected an object { ... }, got 5"));
+  CHECK(contains(read_error(R"({"count": 1, "inner": 5})"),
+                 "inner is a section (the inside), expected an object { ... }, got 5"));
   CHECK(contains(read_error(R"({"count": {"x": 1}})"), "got an object"));
   CHECK(contains(read_error("[1]"), "one object"));
 }
 
 TEST_CASE("fields: missing, unknown, misplaced and duplicate keys") {
   CHECK(read_error("{}") == "o.json: \"count\" is missing (how many); it has no default");
-  CHECK(read_error("{\"count\": 1,\n \"cuont\": 2}") == "o.json, line 2: unknown key \"cuont\"; did you mean \"count\"?");
+  CHECK(read_error("{\"count\": 1,\n \"cuont\": 2}") ==
+        "o.json, line 2: unknown key \"cuont\"; did you mean \"count\"?");
   CHECK(contains(read_error(R"({"count": 1, "iner": {}})"), "did you mean \"inner\"?"));
   CHECK(contains(read_error(R"({"count": 1, "rate": 1})"), "unknown key \"rate\"; did you mean \"inner.rate\"?"));
   CHECK(contains(read_error(R"({"count": 1, "inner": {"Flag": true}})"), "did you mean \"inner.flag\"?"));
-  CHECK(contains(read_error(R"({"count": 1, "inner": {"zzzzzz": true}})"), "unknown key \"inner.zzzzzz\"; inner has rate, flag, colour"));
+  CHECK(contains(read_error(R"({"count": 1, "inner": {"zzzzzz": true}})"),
+                 "unknown key \"inner.zzzzzz\"; inner has rate, flag, colour"));
   CHECK(contains(read_error(R"({"count": 1, "inner.rate": 1})"), "contains a dot"));
   CHECK(contains(read_error(R"({"count": 1, "count": 1})"), "given twice"));
   CHECK(contains(read_error(R"({"count": 1, "": 1})"), "unknown key"));
@@ -180,7 +185,8 @@ TEST_CASE("fields: reference and schema") {
 }
 
 TEST_CASE("did_you_mean: misspellings, keys of other sections, parts; nothing when nothing is near") {
-  const std::vector<std::string> names{"train.steps", "train.optimizer.lr", "train.schedule.warmup_steps", "data.seed", "train.seed", "model.num_layers"};
+  const std::vector<std::string> names{"train.steps", "train.optimizer.lr", "train.schedule.warmup_steps",
+                                       "data.seed",   "train.seed",         "model.num_layers"};
   CHECK(did_you_mean("train.stpes", names) == "train.steps");
   CHECK(did_you_mean("trian.steps", names) == "train.steps");
   CHECK(did_you_mean("train.lr", names) == "train.optimizer.lr");

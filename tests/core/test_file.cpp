@@ -27,7 +27,8 @@ TEST_CASE("file: what is written is read, and nothing else stays") {
 
 TEST_CASE("file: errors name the path and the reason") {
   TempDir dir;
-  CHECK(error_of([&] { read_file(dir.path() + "/none"); }) == "cannot read " + dir.path() + "/none: No such file or directory");
+  CHECK(error_of([&] { read_file(dir.path() + "/none"); }) ==
+        "cannot read " + dir.path() + "/none: No such file or directory");
   CHECK(contains(error_of([&] { read_file(dir.path()); }), "Is a directory"));
   CHECK(contains(error_of([&] { write_file_atomic(dir.path() + "/none/a", "x"); }), "No such file or directory"));
   CHECK(contains(error_of([&] { sync_folder(dir.path() + "/none"); }), "none"));

@@ -5,14 +5,17 @@
 using namespace nsa;
 
 namespace {
-nlohmann::json parse(const std::string& text, KeyLines* lines = nullptr) { return parse_json(text, "a.json", Comments::allow, Exit::usage, lines); }
+nlohmann::json parse(const std::string& text, KeyLines* lines = nullptr) {
+  return parse_json(text, "a.json", Comments::allow, Exit::usage, lines);
+}
 std::string error(const std::string& text) {
   return error_of([&] { parse(text); });
 }
 }  // namespace
 
 TEST_CASE("json: the tree is the library's own") {
-  const std::string text = R"({"a": [1, -2, 2.5, true, null, "x\u00e9", [], {}], "b": {"c": {"d": 18446744073709551615}}, "": 0})";
+  const std::string text =
+      R"({"a": [1, -2, 2.5, true, null, "x\u00e9", [], {}], "b": {"c": {"d": 18446744073709551615}}, "": 0})";
   CHECK(parse(text) == nlohmann::json::parse(text));
   CHECK(parse("[]") == nlohmann::json::array());
   CHECK(parse("7") == 7);
@@ -43,7 +46,8 @@ TEST_CASE("json: broken text names line, column and the likely mistake") {
   CHECK(contains(error("[1, 2, ]"), "remove the comma before ']'"));
   CHECK(contains(error("{\"a\": 1"), "cut off"));
   CHECK(contains(error("{\"a\" 1}"), "line 1"));
-  for (const char* bad : {"", " ", "{", "}", "nul", "{\"a\": NaN}", "{\"a\": 1e999}", "\"\xff\"", "{} {}", "{\"a\": 01}", "'a'", "\xef\xbb"})
+  for (const char* bad : {"", " ", "{", "}", "nul", "{\"a\": NaN}", "{\"a\": 1e999}", "\"\xff\"", "{} {}",
+                          "{\"a\": 01}", "'a'", "\xef\xbb"})
     CHECK(error(bad) != "");
 }
 

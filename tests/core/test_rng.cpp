@@ -26,10 +26,12 @@ TEST_CASE("many normal numbers at once are the numbers drawn one by one", "[rng]
   CHECK(std::sqrt(squares / 100003) == Approx(0.02).epsilon(0.01));
 
   // Any part of them has the same bits, wherever it begins and ends.
-  for (const auto& [first, last] : {std::pair<std::int64_t, std::int64_t>{1, 2}, {255, 258}, {77, 1000}, {99999, 100003}, {5, 5}}) {
+  for (const auto& [first, last] :
+       {std::pair<std::int64_t, std::int64_t>{1, 2}, {255, 258}, {77, 1000}, {99999, 100003}, {5, 5}}) {
     std::vector<float> part(static_cast<std::size_t>(last - first) + 1, -1.0f);
     fill_normal(rng, 0.02, first, last, part.data());
-    for (std::int64_t i = first; i < last; ++i) REQUIRE(part[static_cast<std::size_t>(i - first)] == all[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = first; i < last; ++i)
+      REQUIRE(part[static_cast<std::size_t>(i - first)] == all[static_cast<std::size_t>(i)]);
     CHECK(part.back() == -1.0f);
   }
 }

@@ -54,7 +54,9 @@ std::string open_error(const std::string& content) {
   if (!error.empty()) CHECK(contains(error, file.path()));
   return error;
 }
-std::string header_error(const std::string& header, std::size_t data_bytes) { return open_error(file_of(padded(header), data_bytes)); }
+std::string header_error(const std::string& header, std::size_t data_bytes) {
+  return open_error(file_of(padded(header), data_bytes));
+}
 
 }  // namespace
 
@@ -66,10 +68,11 @@ TEST_CASE("safetensors: what is written is read: types, ranks, empty tensors, me
   floats[3] = std::numeric_limits<float>::quiet_NaN();
   std::vector<std::int32_t> ints{-1, 2, std::numeric_limits<std::int32_t>::min()};
   std::vector<std::uint16_t> halves{1, 2, 3};
-  const std::vector<NamedTensor> tensors{{"half", {halves.data(), DType::bf16, {3}}},  // 6 bytes: a 4-byte tensor must not follow
-                                         {"b.weight", {floats.data(), DType::f32, {2, 3, 4, 5, 1}}},
-                                         {"empty", {nullptr, DType::f32, {0, 7}}},
-                                         {"a \"quoted\" \xc3\xa9", {ints.data(), DType::i32, {3}}}};
+  const std::vector<NamedTensor> tensors{
+      {"half", {halves.data(), DType::bf16, {3}}},  // 6 bytes: a 4-byte tensor must not follow
+      {"b.weight", {floats.data(), DType::f32, {2, 3, 4, 5, 1}}},
+      {"empty", {nullptr, DType::f32, {0, 7}}},
+      {"a \"quoted\" \xc3\xa9", {ints.data(), DType::i32, {3}}}};
   write_safetensors(path, tensors, {{"format", "pt"}, {"config", "{\"a\": 1}"}});
   const SafetensorsReader reader(path);
   CHECK(reader.tensors().size() == 4);
@@ -108,14 +111,26 @@ TEST_CASE("safetensors: what cannot be written") {
   const std::string path = dir.path() + "/t";
   float x = 1;
   const Tensor one{&x, DType::f32, {1}};
-  CHECK(contains(error_of([&] { write_safetensors(path, {{"a", one}, {"a", one}}, {}); }), "two tensors are named \"a\""));
-  CHECK(contains(error_of([&] { write_safetensors(path, {{"a", Tensor{nullptr, DType::f32, {4}}}}, {}); }), "has no data"));
+  CHECK(contains(error_of([&] {
+                   write_safetensors(path, {{"a", one}, {"a", one}}, {});
+                 }),
+                 "two tensors are named \"a\""));
+  CHECK(contains(error_of([&] {
+                   write_safetensors(path, {{"a", Tensor{nullptr, DType::f32, {4}}}}, {});
+                 }),
+                 "has no data"));
   CHECK(contains(error_of([&] { write_safetensors(path, {{"a", Tensor{}}}, {}); }), "has no data"));
   CHECK(contains(error_of([&] { write_safetensors(path, {{"\xff", one}}, {}); }), "UTF-8"));
   CHECK_FALSE(std::filesystem::exists(path));
-  CHECK(contains(error_of([&] { write_safetensors(dir.path() + "/none/t", {{"a", one}}, {}); }), "none/t: No such file"));
+  CHECK(contains(error_of([&] {
+                   write_safetensors(dir.path() + "/none/t", {{"a", one}}, {});
+                 }),
+                 "none/t: No such file"));
   std::filesystem::create_symlink("/dev/full", dir.path() + "/full");
-  CHECK(contains(error_of([&] { write_safetensors(dir.path() + "/full", {{"a", one}}, {}); }), "No space left on device"));
+  CHECK(contains(error_of([&] {
+                   write_safetensors(dir.path() + "/full", {{"a", one}}, {});
+                 }),
+                 "No space left on device"));
 }
 
 TEST_CASE("safetensors: an absent tensor names the closest") {
@@ -123,22 +138,26 @@ TEST_CASE("safetensors: an absent tensor names the closest") {
   float x = 1;
   write_safetensors(dir.path() + "/t", {{"model.norm.weight", {&x, DType::f32, {1}}}}, {});
   const SafetensorsReader reader(dir.path() + "/t");
-  CHECK(contains(error_of([&] { reader.at("model.nrom.weight"); }), "/t has no tensor \"model.nrom.weight\"; did you mean \"model.norm.weight\"?"));
+  CHECK(contains(error_of([&] { reader.at("model.nrom.weight"); }),
+                 "/t has no tensor \"model.nrom.weight\"; did you mean \"model.norm.weight\"?"));
   CHECK(contains(error_of([&] { reader.at("zzz"); }), "has no tensor \"zzz\""));
 }
 
 TEST_CASE("safetensors: files of others") {
   CHECK(header_error(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})", 4) == "");
-  const std::string unordered = R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]},)"
-                                R"("e":{"dtype":"F32","shape":[0],"data_offsets":[4,4]}})";
+  const std::string unordered =
+      R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},"a":{"dtype":"I32","shape":[1],"data_offsets":[0,4]},)"
+      R"("e":{"dtype":"F32","shape":[0],"data_offsets":[4,4]}})";
   CHECK(header_error(unordered, 8) == "");
   TempDir dir;
-  std::ofstream(dir.path() + "/f", std::ios::binary) << file_of(padded(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})"), 4);
+  std::ofstream(dir.path() + "/f", std::ios::binary)
+      << file_of(padded(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}})"), 4);
   CHECK(SafetensorsReader(dir.path() + "/f").at("a").shape == Shape{1});
 }
 
 TEST_CASE("safetensors: damaged and foreign files are one sentence") {
-  CHECK(contains(error_of([] { SafetensorsReader reader("/nonexistent/x"); }), "cannot read /nonexistent/x: No such file or directory"));
+  CHECK(contains(error_of([] { SafetensorsReader reader("/nonexistent/x"); }),
+                 "cannot read /nonexistent/x: No such file or directory"));
   CHECK(contains(error_of([] { SafetensorsReader reader("/"); }), "not a file"));
   CHECK(contains(open_error(""), "has 0 bytes"));
   CHECK(contains(open_error("1234567"), "has 7 bytes"));
@@ -147,28 +166,44 @@ TEST_CASE("safetensors: damaged and foreign files are one sentence") {
   CHECK(contains(open_error("PK\x03\x04 this is some other kind of file"), "not a safetensors file"));
   CHECK(contains(open_error(file_of("hello   ", 0)), "does not start with '{'"));
   CHECK(contains(open_error(file_of("{\"a\": {}  ", 0)), "not valid JSON"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8),
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],)"
+                              R"("data_offsets":[4,8]}})",
+                              8),
                  "given twice"));
   CHECK(contains(header_error(R"({"a":5})", 0), "needs dtype, shape and data_offsets"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})", 8), "\"a\" has dtype \"F64\"; F32, BF16 and I32 can be read"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})", 8),
+                 "\"a\" has dtype \"F64\"; F32, BF16 and I32 can be read"));
   CHECK(contains(header_error(R"({"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}})", 8), "I64"));
   CHECK(contains(header_error(R"({"a":{"dtype":4,"shape":[1],"data_offsets":[0,8]}})", 8), "dtype 4"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4), "expected a list of sizes"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", 4), "expected a list of sizes"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4),
+                 "expected a list of sizes"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", 4),
+                 "expected a list of sizes"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1],"data_offsets":[0,4]}})", 4), "6 dims"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0), "larger than any file"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]}})", 4), "larger than any file"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4), "takes 8 bytes, but its data_offsets are [0, 4]"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4), "data_offsets are [4, 0]"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", 0),
+                 "larger than any file"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]}})", 4),
+                 "larger than any file"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4),
+                 "takes 8 bytes, but its data_offsets are [0, 4]"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4),
+                 "data_offsets are [4, 0]"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4), "expected [begin, end]"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,-4]}})", 4), "expected [begin, end]"));
+  CHECK(
+      contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,-4]}})", 4), "expected [begin, end]"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", 12), "truncated"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12),
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],)"
+                              R"("data_offsets":[4,12]}})",
+                              12),
                  "\"a\" and \"b\" overlap"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8), "4 bytes before tensor \"a\" belong to no tensor"));
+  CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8),
+                 "4 bytes before tensor \"a\" belong to no tensor"));
   CHECK(contains(header_error(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 8), "4 bytes at the end"));
-  CHECK(contains(header_error(R"({"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", 6),
-                 "not a multiple"));
+  CHECK(
+      contains(header_error(R"({"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]},"b":{"dtype":"F32","shape":[1],)"
+                            R"("data_offsets":[2,6]}})",
+                            6),
+               "not a multiple"));
   CHECK(contains(header_error(R"({"__metadata__":{"a":1}})", 0), "may hold only strings"));
   CHECK(contains(header_error(R"({"__metadata__":[]})", 0), "not an object"));
 }
@@ -177,7 +212,10 @@ TEST_CASE("safetensors: every truncation and random damage end in a sentence or 
   TempDir dir;
   const std::string path = dir.path() + "/t";
   std::vector<float> data(50, 2.0f);
-  write_safetensors(path, {{"one", {data.data(), DType::f32, {5, 10}}}, {"two", {data.data(), DType::i32, {7}}}, {"three", {data.data(), DType::bf16, {3, 0}}}},
+  write_safetensors(path,
+                    {{"one", {data.data(), DType::f32, {5, 10}}},
+                     {"two", {data.data(), DType::i32, {7}}},
+                     {"three", {data.data(), DType::bf16, {3, 0}}}},
                     {{"format", "pt"}});
   const std::string good = read_file(path);
   MemoryFile file;
@@ -189,7 +227,8 @@ TEST_CASE("safetensors: every truncation and random damage end in a sentence or 
   const std::size_t header_end = good.find("  ");
   for (std::uint64_t i = 0; i < 4000; ++i) {
     std::string bad = good;
-    for (std::uint64_t k = 0; k <= rng.bits(4 * i) % 3; ++k) bad[rng.bits(100000 + 8 * i + k) % header_end] = static_cast<char>(rng.bits(200000 + 8 * i + k));
+    for (std::uint64_t k = 0; k <= rng.bits(4 * i) % 3; ++k)
+      bad[rng.bits(100000 + 8 * i + k) % header_end] = static_cast<char>(rng.bits(200000 + 8 * i + k));
     file.hold(bad);
     double sum = 0;
     error_of([&] {  // anything but Error escapes and fails the test

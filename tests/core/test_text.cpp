@@ -29,6 +29,7 @@ TEST_CASE("counts, sizes and durations at the edges of their units") {
 }
 
 TEST_CASE("table columns line up") {
-  CHECK(to_text(Table{"t", {"", "n"}, {{"a", "1"}, {"long", "1,000"}}}) == "t\n            n\n  a         1\n  long  1,000\n");
+  CHECK(to_text(Table{"t", {"", "n"}, {{"a", "1"}, {"long", "1,000"}}}) ==
+        "t\n            n\n  a         1\n  long  1,000\n");
   CHECK(to_text(Table{}) == "");
 }

@@ -28,7 +28,8 @@ std::vector<std::string> code_under(const std::vector<std::string>& folders) {
   for (const std::string& folder : folders) {
     if (!fs::exists(kRoot / folder)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(kRoot / folder)) {
-      if (entry.is_regular_file() && is_code(entry.path())) files.push_back(fs::relative(entry.path(), kRoot).generic_string());
+      if (entry.is_regular_file() && is_code(entry.path()))
+        files.push_back(fs::relative(entry.path(), kRoot).generic_string());
     }
   }
   std::sort(files.begin(), files.end());
@@ -99,7 +100,9 @@ std::vector<ForeignHeader> foreign_headers() {
   return rows;
 }
 
-bool lies_in(const std::string& file, const std::string& place) { return file == place || file.rfind(place + "/", 0) == 0; }
+bool lies_in(const std::string& file, const std::string& place) {
+  return file == place || file.rfind(place + "/", 0) == 0;
+}
 
 }  // namespace
 
@@ -128,7 +131,8 @@ TEST_CASE("foreign headers are where third_party/README.md says") {
       for (const ForeignHeader& h : headers) {
         if (include.rfind(h.prefix, 0) != 0) continue;
         INFO(file << " includes " << include);
-        CHECK(std::any_of(h.places.begin(), h.places.end(), [&](const std::string& place) { return lies_in(file, place); }));
+        CHECK(std::any_of(h.places.begin(), h.places.end(),
+                          [&](const std::string& place) { return lies_in(file, place); }));
       }
     }
   }
@@ -146,14 +150,14 @@ TEST_CASE("CUDA headers only in CUDA files") {
   }
 }
 
-TEST_CASE("no file is longer than 400 lines, no line than 160 columns") {
+TEST_CASE("no file is longer than 400 lines, no line than 120 columns") {
   for (const std::string& file : code_under({"include", "src", "data_tools", "tests"})) {
     const auto lines = lines_of(file);
     INFO(file);
     CHECK(lines.size() <= 400);
     for (std::size_t i = 0; i < lines.size(); ++i) {
       INFO("line " << i + 1);
-      CHECK(columns(lines[i]) <= 160);
+      CHECK(columns(lines[i]) <= 120);
     }
   }
 }

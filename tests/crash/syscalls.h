@@ -1,6 +1,6 @@
-// Fault injection without touching the program: the test program defines the file functions of the C library itself, so that every call of the code under test
-// comes by here. Armed, the n-th call that changes the disk is replaced by a SIGKILL or by an error. fsync never waits for the disk: a killed process loses
-// nothing that the kernel has.
+// Fault injection without touching the program: the test program defines the file functions of the C library itself, so
+// that every call of the code under test comes by here. Armed, the n-th call that changes the disk is replaced by a
+// SIGKILL or by an error. fsync never waits for the disk: a killed process loses nothing that the kernel has.
 #pragma once
 
 #include <string>
@@ -10,7 +10,8 @@ namespace fault {
 
 enum class Action { none, kill, error };
 
-/// From now on the calls are counted from 0; call number `at` does not happen but `action` does (`error`: it fails with `errno_value`, once).
+/// From now on the calls are counted from 0; call number `at` does not happen but `action` does (`error`: it fails with
+/// `errno_value`, once).
 void arm(Action action, int at, int errno_value = 0);
 /// Back to normal. Returns the number of calls counted.
 int disarm();

@@ -25,7 +25,8 @@ struct Content {
   TrainState state;
   std::vector<float> data;
   std::vector<NamedTensor> weights, optimizer;
-  Content(std::int64_t step, int version, std::int64_t n = 1000) : data(static_cast<std::size_t>(2 * n), static_cast<float>(version)) {
+  Content(std::int64_t step, int version, std::int64_t n = 1000)
+      : data(static_cast<std::size_t>(2 * n), static_cast<float>(version)) {
     state.step = step;
     state.tokens = version;
     weights = {{"w", {data.data(), DType::f32, {n}}}};
@@ -54,20 +55,23 @@ Found find(const std::string& run, std::int64_t n = 1000) {
   load_tensors(model_file(c), back.weights);
   load_tensors(optimizer_file(c), back.optimizer);
   CHECK(state.step == c.step);
-  CHECK(std::all_of(back.data.begin(), back.data.end(), [&](float v) { return v == static_cast<float>(state.tokens); }));
+  CHECK(
+      std::all_of(back.data.begin(), back.data.end(), [&](float v) { return v == static_cast<float>(state.tokens); }));
   return {c.step, static_cast<int>(state.tokens)};
 }
 
 std::vector<std::string> names_in(const std::string& run) {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(run + "/checkpoints")) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(run + "/checkpoints"))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
 
 bool any_temporary(const std::string& run) {
   const auto names = names_in(run);
-  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return contains(name, ".tmp-") || contains(name, ".old-"); });
+  return std::any_of(names.begin(), names.end(),
+                     [](const std::string& name) { return contains(name, ".tmp-") || contains(name, ".old-"); });
 }
 
 /// What is on disk before, and the save that is disturbed.
@@ -77,8 +81,9 @@ struct Scene {
   std::int64_t step;
   int version;
 };
-const std::vector<Scene> kScenes{
-    {"the first one", {}, 10, 10}, {"a new one, an old one goes", {10, 20, 30}, 40, 40}, {"the same step again", {10, 20}, 20, 99}};
+const std::vector<Scene> kScenes{{"the first one", {}, 10, 10},
+                                 {"a new one, an old one goes", {10, 20, 30}, 40, 40},
+                                 {"the same step again", {10, 20}, 20, 99}};
 
 void prepare(const Scene& scene, const std::string& run) {
   for (std::int64_t step : scene.before) save(run, step, static_cast<int>(step), 3);
@@ -104,7 +109,9 @@ bool killed_at(const std::string& run, const Scene& scene, int call) {
 
 }  // namespace
 
-TEST_CASE("kill before every call that changes the disk: a complete checkpoint is found, never older than the last one saved") {
+TEST_CASE(
+    "kill before every call that changes the disk: a complete checkpoint is found, never older than the last one "
+    "saved") {
   for (const Scene& scene : kScenes) {
     const std::int64_t last = scene.before.empty() ? -1 : scene.before.back();
     bool killed = true, new_seen = false;
@@ -130,7 +137,9 @@ TEST_CASE("kill before every call that changes the disk: a complete checkpoint i
   }
 }
 
-TEST_CASE("every call failing, because the disk is full, broken, read-only or not ours: one sentence, nothing half-written, the older ones untouched") {
+TEST_CASE(
+    "every call failing, because the disk is full, broken, read-only or not ours: one sentence, nothing half-written, "
+    "the older ones untouched") {
   for (const Scene& scene : kScenes) {
     for (bool full : {true, false}) {
       const std::int64_t last = scene.before.empty() ? -1 : scene.before.back();
@@ -145,7 +154,8 @@ TEST_CASE("every call failing, because the disk is full, broken, read-only or no
         happened = fault::happened();
         const std::vector<std::string> trace = fault::trace();
         fault::disarm();
-        INFO(scene.name << ", call " << call << " failed: " << (happened ? trace[static_cast<std::size_t>(call)] : "none") << ": " << error);
+        INFO(scene.name << ", call " << call
+                        << " failed: " << (happened ? trace[static_cast<std::size_t>(call)] : "none") << ": " << error);
         CHECK(error.empty() == !happened);
         if (happened) CHECK(contains(error, std::strerror(errno_value)));
         if (happened) CHECK(contains(error, run.path()));
@@ -163,7 +173,8 @@ TEST_CASE("every call failing, because the disk is full, broken, read-only or no
   }
 }
 
-TEST_CASE("the order of a save: files and folders are on disk before the rename, the rename before anything is deleted") {
+TEST_CASE(
+    "the order of a save: files and folders are on disk before the rename, the rename before anything is deleted") {
   TempDir run;
   for (std::int64_t step : {10, 20}) save(run.path(), step, 1);
   fault::arm(fault::Action::none, -1);

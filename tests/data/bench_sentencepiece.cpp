@@ -1,6 +1,7 @@
-// bench_sentencepiece MODEL TEXT...: what the tokenizer library does alone, for scripts/bench_io to compare build/tokenize with. Holds the texts in memory, cut
-// into lines as the library wants them, encodes each line in one thread and prints MB/s as a plain number. Line ends are not encoded but count, as they do in
-// what build/tokenize reports.
+// bench_sentencepiece MODEL TEXT...: what the tokenizer library does alone, for scripts/bench_io to compare
+// build/tokenize with. Holds the texts in memory, cut into lines as the library wants them, encodes each line in one
+// thread and prints MB/s as a plain number. Line ends are not encoded but count, as they do in what build/tokenize
+// reports.
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
@@ -53,7 +54,8 @@ int bench(const std::string& model, const std::vector<std::string>& inputs) {
 
   std::vector<int> ids;
   const auto start = std::chrono::steady_clock::now();
-  for (std::string_view line : lines) NSA_CHECK(processor.Encode(line, &ids).ok(), "the library cannot encode a line of {} bytes", line.size());
+  for (std::string_view line : lines)
+    NSA_CHECK(processor.Encode(line, &ids).ok(), "the library cannot encode a line of {} bytes", line.size());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("%.3f\n", bytes / 1e6 / seconds);
   return 0;

@@ -45,8 +45,8 @@ using Texts = std::vector<std::string>;
 
 TEST_CASE("a plain file is one document, to the byte", "[corpus]") {
   const TempDir folder;
-  for (const std::string& text :
-       {std::string("one line"), std::string("a\r\n\r\nb\n\n"), std::string("\n"), std::string("\xEF\xBB\xBFmark\n"), std::string(3, '\0')}) {
+  for (const std::string& text : {std::string("one line"), std::string("a\r\n\r\nb\n\n"), std::string("\n"),
+                                  std::string("\xEF\xBB\xBFmark\n"), std::string(3, '\0')}) {
     write_text(folder / "a.txt", text);
     REQUIRE(read_all({folder / "a.txt"}).documents == Texts{text});
   }
@@ -101,7 +101,8 @@ TEST_CASE("JSONL", "[corpus]") {
   const TempDir folder;
   const std::string path = folder / "a.jsonl";
   write_text(path,
-             "\xEF\xBB\xBF{\"text\": \"one\\n\\u00e9\\ud83d\\ude42\", \"id\": 1}\r\n\n  \n{\"meta\": {\"text\": \"inner\", \"a\": [1, {\"text\": 2}]}, "
+             "\xEF\xBB\xBF{\"text\": \"one\\n\\u00e9\\ud83d\\ude42\", \"id\": 1}\r\n\n  \n{\"meta\": {\"text\": "
+             "\"inner\", \"a\": [1, {\"text\": 2}]}, "
              "\"text\": \"two\"}\n{\"text\":\"\"}");
   const Read read = read_all({path});
   REQUIRE(read.documents == Texts{"one\n\xC3\xA9\xF0\x9F\x99\x82", "two", ""});
@@ -155,7 +156,9 @@ TEST_CASE("compressed files read as plain ones", "[corpus]") {
   std::string text;
   for (int i = 0; i < 50000; ++i) text += "line " + std::to_string(i) + "\n";
   write_text(folder / "a.txt", text);
-  const auto shell = [&](const std::string& command) { REQUIRE(std::system(("cd " + (folder / "") + " && " + command).c_str()) == 0); };
+  const auto shell = [&](const std::string& command) {
+    REQUIRE(std::system(("cd " + (folder / "") + " && " + command).c_str()) == 0);
+  };
   shell("gzip -k a.txt");
   CHECK(read_all({folder / "a.txt.gz"}).documents == Texts{text});
   shell("cat a.txt.gz a.txt.gz > two.txt.gz");  // two members

@@ -12,7 +12,9 @@ namespace {
 
 /// A shard of our own whose tokens are first, first + 1, ...: a token says where it came from.
 std::string make_shard(const std::string& prefix, std::int64_t first, std::int64_t n, std::int64_t vocab_size = 60000) {
-  ShardWriter writer(prefix, ShardInfo{.tokenizer = "bytes", .tokenizer_hash = 7, .vocab_size = vocab_size, .eot = vocab_size - 1}, 1 << 20);
+  ShardWriter writer(
+      prefix, ShardInfo{.tokenizer = "bytes", .tokenizer_hash = 7, .vocab_size = vocab_size, .eot = vocab_size - 1},
+      1 << 20);
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(n));
   std::iota(tokens.begin(), tokens.end(), static_cast<std::int32_t>(first));
   writer.append(tokens, 3 * n);
@@ -120,17 +122,21 @@ TEST_CASE("what is read does not depend on the micro-batch, across the end of an
   };
   const auto one = read(1);
   for (const std::int64_t B : {2, 3, 4, 6, 8, 12, 24}) REQUIRE(read(B) == one);
-  for (std::size_t i = 0; i < one.size() / 2; ++i) REQUIRE(one[one.size() / 2 + i] == one[i] + 1);  // targets are the next tokens
+  for (std::size_t i = 0; i < one.size() / 2; ++i)
+    REQUIRE(one[one.size() / 2 + i] == one[i] + 1);  // targets are the next tokens
 }
 
 TEST_CASE("data that cannot be trained on is refused", "[loader]") {
   const TempDir folder;
-  const auto refused = [&](const std::vector<std::string>& globs, std::int64_t T, std::int64_t V) { return error_of([&] { TokenData(globs, T, V); }); };
+  const auto refused = [&](const std::vector<std::string>& globs, std::int64_t T, std::int64_t V) {
+    return error_of([&] { TokenData(globs, T, V); });
+  };
   REQUIRE(contains(refused({folder / "*.bin"}, 4, 10), folder / "*.bin"));
   REQUIRE(contains(refused({}, 4, 10), "no shards"));
   const std::string small = make_shard(folder / "small", 0, 5);
   REQUIRE(refused({small}, 4, 60000).empty());
-  REQUIRE(contains(refused({small}, 5, 60000), "no shard holds a single sequence: one takes 5 + 1 tokens, the longest of 1 shards has 5"));
+  REQUIRE(contains(refused({small}, 5, 60000),
+                   "no shard holds a single sequence: one takes 5 + 1 tokens, the longest of 1 shards has 5"));
   const std::string vocabulary = refused({small}, 4, 50257);
   REQUIRE(contains(vocabulary, small));
   REQUIRE(contains(vocabulary, "60000"));
@@ -151,13 +157,16 @@ TEST_CASE("data that cannot be trained on is refused", "[loader]") {
   side_car.replace(side_car.find("0000000000000007"), 16, "0000000000000008");
   make_shard(folder / "two", 0, 50);
   write_text(side_car_of(one), side_car);
-  REQUIRE(contains(refused({folder / "one*.bin", folder / "two*.bin"}, 4, 60000), "shards of one run need one tokenizer"));
+  REQUIRE(
+      contains(refused({folder / "one*.bin", folder / "two*.bin"}, 4, 60000), "shards of one run need one tokenizer"));
 }
 
 TEST_CASE("the fingerprint follows content and order", "[loader]") {
   const TempDir folder;
   const std::string a = make_shard(folder / "a", 0, 50), b = make_shard(folder / "b", 1, 50);
-  const auto fingerprint = [](const std::vector<std::string>& files) { return TokenData(files, 4, 60000).fingerprint(); };
+  const auto fingerprint = [](const std::vector<std::string>& files) {
+    return TokenData(files, 4, 60000).fingerprint();
+  };
   REQUIRE(fingerprint({a, b}) == fingerprint({a, b}));
   REQUIRE(fingerprint({a, b}) != fingerprint({b, a}));
   REQUIRE(fingerprint({a}) != fingerprint({b}));

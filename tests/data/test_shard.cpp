@@ -29,7 +29,8 @@ std::string body(const std::vector<std::int32_t>& tokens) {
   return bytes;
 }
 
-std::string bin_tok(std::int32_t version, std::int32_t width, std::int32_t count, std::int32_t vocab, std::int32_t mask) {
+std::string bin_tok(std::int32_t version, std::int32_t width, std::int32_t count, std::int32_t vocab,
+                    std::int32_t mask) {
   std::string bytes = header({0, 0, version, width, count, vocab, mask});
   return bytes.replace(0, 8, "BIN.TOK\n");
 }
@@ -43,7 +44,8 @@ std::vector<std::int32_t> all_of(const Shard& shard, std::int64_t vocab_size = 1
 const ShardInfo kInfo{.tokenizer = "bytes", .tokenizer_hash = 0xfedcba9876543210, .vocab_size = 257, .eot = 256};
 
 std::size_t files_in(const TempDir& folder) {
-  return static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator(folder / ""), std::filesystem::directory_iterator()));
+  return static_cast<std::size_t>(
+      std::distance(std::filesystem::directory_iterator(folder / ""), std::filesystem::directory_iterator()));
 }
 
 }  // namespace
@@ -64,7 +66,8 @@ TEST_CASE("four layouts are read", "[shard]") {
   check(bin_tok(1, 4, 5, 0, 0) + body<std::uint32_t>(large), ShardFormat::bin_tok, large);
   check(bin_tok(2, 4, 5, 250000, 0) + body<std::uint32_t>(large), ShardFormat::bin_tok, large);
   REQUIRE(Shard(path).info()->vocab_size == 250000);
-  check(bin_tok(2, 4, 5, 250000, 1) + body<std::uint32_t>(large) + std::string(5, '\1'), ShardFormat::bin_tok, large);  // its loss mask is skipped
+  check(bin_tok(2, 4, 5, 250000, 1) + body<std::uint32_t>(large) + std::string(5, '\1'), ShardFormat::bin_tok,
+        large);  // its loss mask is skipped
   check(header({20240520, 1, 0}), ShardFormat::llmc_u16, {});
 }
 
@@ -78,7 +81,8 @@ TEST_CASE("bad shards are one sentence with the path", "[shard]") {
     return message;
   };
   REQUIRE(contains(refused(""), "empty file"));
-  REQUIRE(contains(refused(header({20240520, 1, 5}) + "123456789"), "truncated: its header says 5 tokens, which needs 1034 bytes, but the file has 1033"));
+  REQUIRE(contains(refused(header({20240520, 1, 5}) + "123456789"),
+                   "truncated: its header says 5 tokens, which needs 1034 bytes, but the file has 1033"));
   REQUIRE(contains(refused(header({20240520, 1, 5}) + "12345678901"), "1034 bytes, but the file has 1035"));
   REQUIRE(contains(refused(header({20240520, 1, 5}).substr(0, 1000)), "truncated: 1000 bytes"));
   REQUIRE(contains(refused(header({20240520, 2, 0})), "version 2"));
@@ -102,7 +106,8 @@ TEST_CASE("a token beyond the vocabulary names file, offset and value", "[shard]
   const Shard shard(path);
   std::vector<std::int32_t> out(4);
   shard.read(0, 3, out.data(), 301);
-  REQUIRE(contains(error_of([&] { shard.read(1, 2, out.data(), 300); }), "token 300 at offset 2 is outside the vocabulary of 300"));
+  REQUIRE(contains(error_of([&] { shard.read(1, 2, out.data(), 300); }),
+                   "token 300 at offset 2 is outside the vocabulary of 300"));
   REQUIRE(contains(error_of([&] { shard.read(3, 1, out.data(), 300); }), "token 4294967295 at offset 3"));
   REQUIRE(contains(error_of([&] { shard.read(3, 1, out.data(), 300); }), path));
   REQUIRE(contains(error_of([&] { shard.read(3, 2, out.data(), 301); }), "tokens 3 to 5 asked for, but it has 4"));
@@ -154,14 +159,17 @@ TEST_CASE("an unfinished writer leaves nothing", "[shard]") {
     ShardWriter writer(folder / "x", kInfo, 3);
     for (int i = 0; i < 5; ++i) writer.document({1, 2, 3, 4}, 4);
     REQUIRE(files_in(folder) > 0);
-    for (const auto& entry : std::filesystem::directory_iterator(folder / "")) REQUIRE_FALSE(entry.path().string().ends_with(".bin"));
+    for (const auto& entry : std::filesystem::directory_iterator(folder / ""))
+      REQUIRE_FALSE(entry.path().string().ends_with(".bin"));
   }
   REQUIRE(files_in(folder) == 0);
 }
 
 TEST_CASE("writers refuse what would go wrong later", "[shard]") {
   const TempDir folder;
-  const auto refused = [&](const std::string& prefix, std::int64_t max_tokens) { return error_of([&] { ShardWriter(prefix, kInfo, max_tokens); }); };
+  const auto refused = [&](const std::string& prefix, std::int64_t max_tokens) {
+    return error_of([&] { ShardWriter(prefix, kInfo, max_tokens); });
+  };
   {
     ShardWriter writer(folder / "x", kInfo, 3);
     writer.document({1}, 1);

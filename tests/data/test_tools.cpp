@@ -31,7 +31,8 @@ std::vector<std::string> documents_of(const std::vector<std::string>& globs, con
 
 std::string jsonl(int documents) {
   std::string lines;
-  for (int i = 0; i < documents; ++i) lines += "{\"text\": \"document " + std::to_string(i) + " says the quick brown fox\"}\n";
+  for (int i = 0; i < documents; ++i)
+    lines += "{\"text\": \"document " + std::to_string(i) + " says the quick brown fox\"}\n";
   return lines;
 }
 
@@ -50,7 +51,8 @@ TEST_CASE("tokenize: text in, the same text out", "[tools]") {
   write_text(folder / "in.txt", text);
   for (const std::string& spec : {std::string("bytes"), small_model()}) {
     const std::string out = folder / (spec == "bytes" ? "bytes" : "model");
-    const Ran ran = run_tool("tokenize", (folder / "in.txt") + " --tokenizer " + spec + " --out " + out + " --shard-tokens 5000");
+    const Ran ran =
+        run_tool("tokenize", (folder / "in.txt") + " --tokenizer " + spec + " --out " + out + " --shard-tokens 5000");
     CAPTURE(ran.output);
     REQUIRE(ran.status == 0);
     REQUIRE(contains(ran.output, "1 documents"));
@@ -66,8 +68,9 @@ TEST_CASE("tokenize: the shards do not depend on the number of threads", "[tools
   write_text(folder / "a.txt", text);
   write_text(folder / "b.jsonl", jsonl(3000));
   for (const char* threads : {"1", "2", "5"}) {
-    const Ran ran = run_tool("tokenize", folder / "a.txt " + (folder / "b.jsonl") + " --val-fraction 0.2 --tokenizer " + small_model() + " --threads " +
-                                             threads + " --out " + (folder / ("t" + std::string(threads))));
+    const Ran ran = run_tool("tokenize", folder / "a.txt " + (folder / "b.jsonl") + " --val-fraction 0.2 --tokenizer " +
+                                             small_model() + " --threads " + threads + " --out " +
+                                             (folder / ("t" + std::string(threads))));
     CAPTURE(ran.output);
     REQUIRE(ran.status == 0);
   }
@@ -81,7 +84,9 @@ TEST_CASE("tokenize: the shards do not depend on the number of threads", "[tools
   for (const std::string& file : expand_globs({folder / "t1_*.bin"})) tokens += Shard(file).tokens();
   std::int64_t expected = static_cast<std::int64_t>(tokenizer.encode(text).size()) + 1;
   for (int i = 0; i < 3000; ++i)
-    expected += static_cast<std::int64_t>(tokenizer.encode("document " + std::to_string(i) + " says the quick brown fox").size()) + 1;
+    expected += static_cast<std::int64_t>(
+                    tokenizer.encode("document " + std::to_string(i) + " says the quick brown fox").size()) +
+                1;
   REQUIRE(tokens == expected);
 }
 
@@ -89,7 +94,8 @@ TEST_CASE("tokenize: the split is by document and by seed", "[tools]") {
   const TempDir folder;
   write_text(folder / "in.jsonl", jsonl(1000));
   const auto split = [&](const std::string& name, const std::string& more) {
-    const Ran ran = run_tool("tokenize", (folder / "in.jsonl") + " --tokenizer bytes --val-fraction 0.1 --out " + (folder / name) + more);
+    const Ran ran = run_tool(
+        "tokenize", (folder / "in.jsonl") + " --tokenizer bytes --val-fraction 0.1 --out " + (folder / name) + more);
     CAPTURE(ran.output);
     REQUIRE(ran.status == 0);
     return documents_of({folder / (name + "_val_*.bin")}, "bytes");
@@ -105,7 +111,8 @@ TEST_CASE("tokenize: the split is by document and by seed", "[tools]") {
   REQUIRE(std::adjacent_find(all.begin(), all.end()) == all.end());
 
   write_text(folder / "one.txt", "a single document");
-  const Ran ran = run_tool("tokenize", (folder / "one.txt") + " --tokenizer bytes --val-fraction 0.1 --out " + (folder / "d"));
+  const Ran ran =
+      run_tool("tokenize", (folder / "one.txt") + " --tokenizer bytes --val-fraction 0.1 --out " + (folder / "d"));
   REQUIRE(ran.status == 1);
   REQUIRE(contains(ran.output, "none of 1 documents fell to validation"));
 }
@@ -142,8 +149,10 @@ TEST_CASE("tokenize: wrong command lines and places", "[tools]") {
     return ran.output;
   };
   REQUIRE(contains(refused((folder / "none.txt") + " --tokenizer bytes --out " + (folder / "x")), folder / "none.txt"));
-  REQUIRE(contains(refused((folder / "empty.txt") + " --tokenizer bytes --out " + (folder / "x")), "no document with text"));
-  REQUIRE(contains(refused((folder / "in.txt") + " --tokenizer " + (folder / "in.txt") + " --out " + (folder / "x")), "not a sentencepiece model"));
+  REQUIRE(contains(refused((folder / "empty.txt") + " --tokenizer bytes --out " + (folder / "x")),
+                   "no document with text"));
+  REQUIRE(contains(refused((folder / "in.txt") + " --tokenizer " + (folder / "in.txt") + " --out " + (folder / "x")),
+                   "not a sentencepiece model"));
   REQUIRE(contains(refused((folder / "in.txt") + " --tokenizer bytes --out /proc/nowhere/x"), "/proc/nowhere"));
   REQUIRE(nothing_but(folder, {"in.txt", "empty.txt"}));
   if (std::filesystem::exists("/dev/full")) {  // a full disk: the first write fails
@@ -163,10 +172,12 @@ TEST_CASE("tokenize: an interrupted run leaves nothing", "[tools]") {
   while (text.size() < 30'000'000) text += training_text();
   write_text(folder / "in.txt", text);
   const std::string tool = std::string(NSA_BINARY_DIR) + "/tokenize ";
-  const std::string script = tool + (folder / "in.txt") + " --threads 1 --tokenizer " + small_model() + " --shard-tokens 100000 --out " + (folder / "x") +
-                             " > " + (folder / "log") + " 2>&1 & pid=$!; while [ -z \"$(ls " + (folder / "") +
+  const std::string script = tool + (folder / "in.txt") + " --threads 1 --tokenizer " + small_model() +
+                             " --shard-tokens 100000 --out " + (folder / "x") + " > " + (folder / "log") +
+                             " 2>&1 & pid=$!; while [ -z \"$(ls " + (folder / "") +
                              " | grep tmp)\" ]; do sleep 0.01; done; kill -INT $pid; wait $pid; exit $?";
-  // A shell without job control starts background programs with SIGINT ignored; the tool installs its own handler all the same.
+  // A shell without job control starts background programs with SIGINT ignored; the tool installs its own handler all
+  // the same.
   const int status = std::system(("bash -c '" + script + "'").c_str());
   REQUIRE(WEXITSTATUS(status) == 1);
   REQUIRE(contains(read_file(folder / "log"), "stopped by SIGINT"));
@@ -185,7 +196,8 @@ TEST_CASE("train_tokenizer: what cannot be trained is one sentence", "[tools]") 
     REQUIRE_FALSE(std::filesystem::exists(folder / "x.model"));
     return ran.output;
   };
-  REQUIRE(contains(refused((folder / "tiny.txt") + " --vocab-size 4096"), "--vocab-size 4096: 28 bytes of text give at most"));
+  REQUIRE(contains(refused((folder / "tiny.txt") + " --vocab-size 4096"),
+                   "--vocab-size 4096: 28 bytes of text give at most"));
   REQUIRE(contains(refused((folder / "tiny.txt") + " --vocab-size 262"), "--vocab-size 262: too small"));
   REQUIRE(contains(refused(folder / "empty.txt"), "no text"));
   REQUIRE(nothing_but(folder, {"tiny.txt", "empty.txt"}));
@@ -197,7 +209,8 @@ TEST_CASE("train_tokenizer: long lines count, the sample is bounded, the result 
   while (line.size() < 200'000) line += "zebra crossing ";
   write_text(folder / "in.txt", line + "\n" + training_text());
   const auto train = [&](const std::string& name, const std::string& more) {
-    const Ran ran = run_tool("train_tokenizer", (folder / "in.txt") + " --vocab-size 420 --threads 2 --out " + (folder / name) + more);
+    const Ran ran = run_tool("train_tokenizer",
+                             (folder / "in.txt") + " --vocab-size 420 --threads 2 --out " + (folder / name) + more);
     CAPTURE(ran.output);
     REQUIRE(ran.status == 0);
     return ran.output;

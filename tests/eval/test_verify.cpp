@@ -16,7 +16,8 @@ namespace {
 
 std::vector<std::string> golden_files() {
   std::vector<std::string> files;
-  for (const auto& entry : fs::directory_iterator(NSA_SOURCE_DIR "/tests/golden")) files.push_back(entry.path().string());
+  for (const auto& entry : fs::directory_iterator(NSA_SOURCE_DIR "/tests/golden"))
+    files.push_back(entry.path().string());
   return files;
 }
 
@@ -56,7 +57,8 @@ TEST_CASE("every golden file is within tolerance", "[eval]") {
 TEST_CASE("a golden file with one changed number fails in that tensor", "[eval]") {
   const TempDir dir;
   for (const char* tensor : {"grad.g_proj.weight", "o_slc", "y", "grad.compress_v.pos"}) {
-    const VerifyReport report = verify(damaged(NSA_SOURCE_DIR "/tests/golden/nsa_small.safetensors", tensor, dir.path() + "/damaged.safetensors"), 1);
+    const VerifyReport report = verify(
+        damaged(NSA_SOURCE_DIR "/tests/golden/nsa_small.safetensors", tensor, dir.path() + "/damaged.safetensors"), 1);
     for (const VerifyRow& row : report.rows) CHECK(row.ok() == (row.name != tensor));
   }
 }
@@ -69,6 +71,7 @@ TEST_CASE("files that are no golden files are one sentence", "[eval]") {
   write_safetensors(path, tensors, {{"format", "pt"}});
   CHECK(contains(error_of([&] { verify(path, 1); }), path));
   CHECK(contains(error_of([&] { verify(path, 1); }), "kind"));
-  write_safetensors(path, tensors, {{"kind", "attention_layer"}, {"config", R"({"attention": "nsa", "num_headz": 3})"}});
+  write_safetensors(path, tensors,
+                    {{"kind", "attention_layer"}, {"config", R"({"attention": "nsa", "num_headz": 3})"}});
   CHECK(contains(error_of([&] { verify(path, 1); }), "num_headz"));
 }

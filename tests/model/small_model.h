@@ -14,7 +14,8 @@ inline ModelConfig small_config(AttentionType type) {
   AttentionConfig& a = c.attention;
   a.type = type;
   a.num_heads = 4, a.num_kv_heads = 2, a.head_dim = 16, a.v_head_dim = 8;
-  a.compress_block = 8, a.compress_stride = 4, a.select_block = 16, a.select_count = 4, a.window = type == AttentionType::nsa ? 24 : 0;
+  a.compress_block = 8, a.compress_stride = 4, a.select_block = 16, a.select_count = 4,
+  a.window = type == AttentionType::nsa ? 24 : 0;
   c.init_std = 0.1;
   check(c);
   return c;
@@ -28,7 +29,8 @@ struct SmallModel {
   Tensor tokens, targets, losses;
   std::vector<std::int32_t> token_values;
 
-  SmallModel(const ModelConfig& config, std::int64_t B, std::int64_t T, Recompute recompute = Recompute::none, int threads = 2) {
+  SmallModel(const ModelConfig& config, std::int64_t B, std::int64_t T, Recompute recompute = Recompute::none,
+             int threads = 2) {
     Device plan;
     plan.threads = dev.threads = threads;
     build(plan, config, B, T);
@@ -41,7 +43,8 @@ struct SmallModel {
     gpt->params().initialise(7, config.init_std, config.num_layers);
     const Rng rng(3, "tokens");
     for (std::int64_t i = 0; i < B * T; ++i) {
-      tokens.i32()[i] = static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(i)) * static_cast<double>(config.vocab_size));
+      tokens.i32()[i] = static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(i)) *
+                                                  static_cast<double>(config.vocab_size));
     }
     for (std::int64_t b = 0; b < B; ++b)
       for (std::int64_t t = 0; t < T; ++t) targets.i32()[b * T + t] = tokens.i32()[b * T + (t + 1) % T];

@@ -1,4 +1,5 @@
-// The model as a whole: learns, plans its bytes, recomputes to the bit, does not depend on threads; NSA equals full attention where it must.
+// The model as a whole: learns, plans its bytes, recomputes to the bit, does not depend on threads; NSA equals full
+// attention where it must.
 #include "small_model.h"
 #include "train/optimizer.h"
 
@@ -130,8 +131,9 @@ TEST_CASE("all options of the NSA layer train: gradient of the loss along a dire
     Compressor compressor;
     bool shared, qk_norm, rope_before;
   };
-  for (Options o : {Options{Compressor::mlp, false, true, false}, Options{Compressor::linear, true, true, true}, Options{Compressor::mean, true, false, false},
-                    Options{Compressor::mlp, true, true, false}, Options{Compressor::linear, false, false, true}}) {
+  for (Options o : {Options{Compressor::mlp, false, true, false}, Options{Compressor::linear, true, true, true},
+                    Options{Compressor::mean, true, false, false}, Options{Compressor::mlp, true, true, false},
+                    Options{Compressor::linear, false, false, true}}) {
     ModelConfig config = small_config(AttentionType::nsa);
     config.attention.compressor = o.compressor, config.attention.shared_kv = o.shared;
     config.attention.qk_norm = o.qk_norm, config.attention.rope_before_compress = o.rope_before;
@@ -144,11 +146,13 @@ TEST_CASE("all options of the NSA layer train: gradient of the loss along a dire
     const auto loss_at = [&](double h) {  // weights moved by h along the gradient
       std::size_t i = 0;
       for (Param& p : m.gpt->params().list())
-        for (std::int64_t k = 0; k < p.w.numel(); ++k) p.w.f32()[k] += static_cast<float>(h * static_cast<double>(g[i++]) / std::sqrt(norm));
+        for (std::int64_t k = 0; k < p.w.numel(); ++k)
+          p.w.f32()[k] += static_cast<float>(h * static_cast<double>(g[i++]) / std::sqrt(norm));
       return m.train();
     };
     const double h = 2e-2, up = loss_at(h), down = loss_at(-2 * h);
-    INFO("compressor " << static_cast<int>(o.compressor) << " shared " << o.shared << " qk_norm " << o.qk_norm << " rope_before " << o.rope_before);
+    INFO("compressor " << static_cast<int>(o.compressor) << " shared " << o.shared << " qk_norm " << o.qk_norm
+                       << " rope_before " << o.rope_before);
     CHECK((up - down) / (2 * h) == Approx(std::sqrt(norm)).epsilon(0.01));
   }
 }

@@ -39,13 +39,15 @@ TEST_CASE("attend_compressed equals the reference, forward and backward") {
 }
 
 TEST_CASE("attend_compressed with large logits") {
-  // several key blocks, so that the running maximum moves; |logits| up to about 80: a float lse of 80 is known to 4e-6, and so is every recomputed p
+  // several key blocks, so that the running maximum moves; |logits| up to about 80: a float lse of 80 is known to 4e-6,
+  // and so is every recomputed p
   check_case({.B = 1, .T = 700, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 16, .nsa = small_nsa()}, 4.5, 5e-5);
 }
 
 TEST_CASE("attend_compressed: a query that sees nothing gives exactly 0 and +inf") {
   TestDevice dev;
-  const ref::NsaSizes z{.B = 2, .T = 40, .H = 4, .Hkv = 2, .Dk = 8, .Dv = 8, .nsa = {}};  // l = 32: tokens 0 .. 30 see nothing
+  const ref::NsaSizes z{
+      .B = 2, .T = 40, .H = 4, .Hkv = 2, .Dk = 8, .Dv = 8, .nsa = {}};  // l = 32: tokens 0 .. 30 see nothing
   const BranchInputs x(dev, z, z.Tc());
   const BranchForward y(dev, z);
   const BranchBackward d(dev, z, z.Tc());
@@ -78,7 +80,8 @@ TEST_CASE("attend_compressed gives the same bits on any number of threads") {
   const auto run = [&](Device& dev, const BranchForward& y, const BranchBackward& d) {
     const BranchInputs x(dev, z, z.Tc());
     op::attend_compressed_forward(dev, y.o, y.lse, x.q, x.k, x.v, z.nsa);
-    op::attend_compressed_backward(dev, d.dq, d.dk, d.dv, x.d_o, random(dev, {z.B, z.T, z.H}, "delta"), y.lse, x.q, x.k, x.v, z.nsa, Write::overwrite);
+    op::attend_compressed_backward(dev, d.dq, d.dk, d.dv, x.d_o, random(dev, {z.B, z.T, z.H}, "delta"), y.lse, x.q, x.k,
+                                   x.v, z.nsa, Write::overwrite);
   };
   const BranchForward y1(one, z), y3(other, z);
   const BranchBackward d1(one, z, z.Tc()), d3(other, z, z.Tc());
@@ -95,6 +98,7 @@ TEST_CASE("attend_compressed takes the memory it plans") {
       const BranchBackward x(dev, z, z.Tc()), d(dev, z, z.Tc());  // q, k, v and their gradients
       const BranchForward y(dev, z), dy(dev, z);                  // o, lse and d_o, delta
       op::attend_compressed_forward(dev, y.o, y.lse, x.dq, x.dk, x.dv, z.nsa);
-      op::attend_compressed_backward(dev, d.dq, d.dk, d.dv, dy.o, dy.lse, y.lse, x.dq, x.dk, x.dv, z.nsa, Write::overwrite);
+      op::attend_compressed_backward(dev, d.dq, d.dk, d.dv, dy.o, dy.lse, y.lse, x.dq, x.dk, x.dv, z.nsa,
+                                     Write::overwrite);
     });
 }

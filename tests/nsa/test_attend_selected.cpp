@@ -5,7 +5,8 @@ using namespace nsa::test;
 
 namespace {
 
-/// n blocks per (b, kv head, t): the current one and others at random, as NSA.md orders them. Not from scores, so that indices are the same on both sides.
+/// n blocks per (b, kv head, t): the current one and others at random, as NSA.md orders them. Not from scores, so that
+/// indices are the same on both sides.
 Tensor random_selected(Device& dev, const ref::NsaSizes& z, const std::string& name = "selected") {
   std::vector<std::int32_t> s;
   const Rng rng(3, name);
@@ -43,7 +44,8 @@ void check_case(const ref::NsaSizes& z, double scale, double limit) {
   const auto want_d = ref::attend_backward(z, z.T, values(x.d_o), want.p, q, k, v);
   const Tensor delta = make_delta(dev, z, want.o, x.d_o);
   const BranchBackward d(dev, z, z.T);
-  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, delta, got.lse, x.q, x.k, x.v, selected, z.nsa, Write::overwrite);
+  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, delta, got.lse, x.q, x.k, x.v, selected, z.nsa,
+                               Write::overwrite);
   check_close("dq", d.dq, want_d.dq, limit);
   check_close("dk", d.dk, want_d.dk, limit);
   check_close("dv", d.dv, want_d.dv, limit);
@@ -62,11 +64,18 @@ TEST_CASE("attend_selected equals the reference for given blocks, forward and ba
 }
 
 TEST_CASE("attend_selected with large logits") {
-  check_case({.B = 1, .T = 129, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 16, .nsa = small_nsa()}, 4.5, 5e-5);  // a float lse of 80 is known to 4e-6
+  check_case({.B = 1, .T = 129, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 16, .nsa = small_nsa()}, 4.5,
+             5e-5);  // a float lse of 80 is known to 4e-6
 }
 
 TEST_CASE("attend_selected with every block chosen is causal attention") {
-  const ref::NsaSizes z{.B = 2, .T = 150, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 24, .nsa = {.l = 8, .d = 4, .l_sel = 16, .n = 10}};  // n >= T / l'
+  const ref::NsaSizes z{.B = 2,
+                        .T = 150,
+                        .H = 4,
+                        .Hkv = 2,
+                        .Dk = 16,
+                        .Dv = 24,
+                        .nsa = {.l = 8, .d = 4, .l_sel = 16, .n = 10}};  // n >= T / l'
   TestDevice dev;
   const BranchInputs x(dev, z, z.T);
   const Tensor kc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, "kc"), vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc");
@@ -75,25 +84,29 @@ TEST_CASE("attend_selected with every block chosen is causal attention") {
   op::attend_compressed_forward(dev, cmp.o, cmp.lse, x.q, kc, vc, z.nsa);
   op::select_blocks(dev, selected, x.q, kc, cmp.lse, z.nsa);
   op::attend_selected_forward(dev, got.o, got.lse, x.q, x.k, x.v, selected, z.nsa);
-  const auto want = ref::attend_forward(z, z.T, values(x.q), values(x.k), values(x.v), [](auto, std::int64_t t, auto, std::int64_t s) { return s <= t; });
+  const auto want = ref::attend_forward(z, z.T, values(x.q), values(x.k), values(x.v),
+                                        [](auto, std::int64_t t, auto, std::int64_t s) { return s <= t; });
   check_close("o", got.o, want.o);
   check_close("lse", got.lse, want.lse);
   const auto want_d = ref::attend_backward(z, z.T, values(x.d_o), want.p, values(x.q), values(x.k), values(x.v));
   const BranchBackward d(dev, z, z.T);
-  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, make_delta(dev, z, want.o, x.d_o), got.lse, x.q, x.k, x.v, selected, z.nsa, Write::overwrite);
+  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, make_delta(dev, z, want.o, x.d_o), got.lse, x.q, x.k, x.v,
+                               selected, z.nsa, Write::overwrite);
   check_close("dq", d.dq, want_d.dq);
   check_close("dk", d.dk, want_d.dk);
   check_close("dv", d.dv, want_d.dv);
 }
 
 TEST_CASE("attend_selected gives the same bits on any number of threads") {
-  // One group, so that pieces which follow each other share queries or keys; several times, because a piece that does not wait for another mostly comes later.
+  // One group, so that pieces which follow each other share queries or keys; several times, because a piece that does
+  // not wait for another mostly comes later.
   const ref::NsaSizes z{.B = 1, .T = 600, .H = 3, .Hkv = 1, .Dk = 20, .Dv = 12, .nsa = small_nsa()};
   const auto run = [&](Device& dev, const BranchForward& y, const BranchBackward& d) {
     const BranchInputs x(dev, z, z.T);
     const Tensor selected = random_selected(dev, z);
     op::attend_selected_forward(dev, y.o, y.lse, x.q, x.k, x.v, selected, z.nsa);
-    op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, random(dev, {z.B, z.T, z.H}, "delta"), y.lse, x.q, x.k, x.v, selected, z.nsa, Write::overwrite);
+    op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, random(dev, {z.B, z.T, z.H}, "delta"), y.lse, x.q, x.k,
+                                 x.v, selected, z.nsa, Write::overwrite);
   };
   TestDevice one(1);
   const BranchForward y1(one, z);
@@ -117,6 +130,7 @@ TEST_CASE("attend_selected takes the memory it plans") {
       const BranchForward y(dev, z), dy(dev, z);        // o, lse and d_o, delta
       const Tensor selected = make(dev, {z.B, z.Hkv, T, z.nsa.n}, DType::i32);
       op::attend_selected_forward(dev, y.o, y.lse, x.dq, x.dk, x.dv, selected, z.nsa);
-      op::attend_selected_backward(dev, d.dq, d.dk, d.dv, dy.o, dy.lse, y.lse, x.dq, x.dk, x.dv, selected, z.nsa, Write::overwrite);
+      op::attend_selected_backward(dev, d.dq, d.dk, d.dv, dy.o, dy.lse, y.lse, x.dq, x.dk, x.dv, selected, z.nsa,
+                                   Write::overwrite);
     });
 }

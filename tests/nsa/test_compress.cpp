@@ -1,4 +1,5 @@
-// Compression against the reference: all compressors, ragged lengths, overlapping and non-overlapping blocks, any number of threads, planned bytes.
+// Compression against the reference: all compressors, ragged lengths, overlapping and non-overlapping blocks, any
+// number of threads, planned bytes.
 #include "nsa/ops.h"
 #include "ref/compare.h"
 #include "ref/nsa.h"
@@ -14,10 +15,14 @@ struct Call {
 };
 
 const char* const kWeightNames[] = {"pos", "w1", "b1", "w2", "b2"};
-const Tensor* members(const CompressWeights& w, int i) { return std::array{&w.pos, &w.w1, &w.b1, &w.w2, &w.b2}[static_cast<std::size_t>(i)]; }
+const Tensor* members(const CompressWeights& w, int i) {
+  return std::array{&w.pos, &w.w1, &w.b1, &w.w2, &w.b2}[static_cast<std::size_t>(i)];
+}
 
 CompressWeights weights_for(Device& dev, const ref::CompressSizes& s, const std::string& name, bool planning = false) {
-  const auto tensor = [&](const Shape& dims, const char* part, double scale) { return planning ? make(dev, dims) : random(dev, dims, name + part, scale); };
+  const auto tensor = [&](const Shape& dims, const char* part, double scale) {
+    return planning ? make(dev, dims) : random(dev, dims, name + part, scale);
+  };
   CompressWeights w;
   if (s.kind == Compressor::mean) return w;
   const std::int64_t l = s.nsa.l;
@@ -49,10 +54,13 @@ void run(Device& dev, const Call& a, const ref::CompressSizes& s) {
   op::compress_backward(dev, a.dx, a.dw, a.dc, a.hidden, a.x, a.w, s.kind, s.nsa);
 }
 
-ref::CompressParams<double> params_of(const CompressWeights& w) { return {values(w.pos), values(w.w1), values(w.b1), values(w.w2), values(w.b2)}; }
+ref::CompressParams<double> params_of(const CompressWeights& w) {
+  return {values(w.pos), values(w.w1), values(w.b1), values(w.w2), values(w.b2)};
+}
 
 void check_compress(const ref::CompressSizes& s) {
-  INFO("kind " << static_cast<int>(s.kind) << " B " << s.B << " T " << s.T << " Hkv " << s.Hkv << " D " << s.D << " E " << s.E);
+  INFO("kind " << static_cast<int>(s.kind) << " B " << s.B << " T " << s.T << " Hkv " << s.Hkv << " D " << s.D << " E "
+               << s.E);
   INFO("l " << s.nsa.l << " d " << s.nsa.d);
   TestDevice dev(1, 64, 64);
   const Call a = call_for(dev, s);
@@ -71,12 +79,14 @@ void check_compress(const ref::CompressSizes& s) {
   if (a.hidden) check_close("hidden", a.hidden, forward.hidden);
   check_close("dx", a.dx, want.dx);
   for (int i = 0; i < 5; ++i)
-    if (*members(a.dw, i)) check_close(std::string("d_") + kWeightNames[i], *members(a.dw, i), *before[static_cast<std::size_t>(i)]);
+    if (*members(a.dw, i))
+      check_close(std::string("d_") + kWeightNames[i], *members(a.dw, i), *before[static_cast<std::size_t>(i)]);
 }
 
 constexpr Compressor kKinds[] = {Compressor::mlp, Compressor::linear, Compressor::mean};
 
-ref::CompressSizes sizes(Compressor kind, std::int64_t B, std::int64_t T, std::int64_t Hkv, std::int64_t D, std::int64_t E, std::int64_t l, std::int64_t d) {
+ref::CompressSizes sizes(Compressor kind, std::int64_t B, std::int64_t T, std::int64_t Hkv, std::int64_t D,
+                         std::int64_t E, std::int64_t l, std::int64_t d) {
   ref::CompressSizes s{kind, B, T, Hkv, D, kind == Compressor::mlp ? E : D, {}};
   s.nsa.l = l;
   s.nsa.d = d;
@@ -147,20 +157,27 @@ TEST_CASE("compression fronts name what does not fit", "[compress]") {
   TestDevice dev(1, 64, 64);
   auto s = sizes(Compressor::mlp, 2, 40, 2, 8, 12, 8, 4);
   const Call a = call_for(dev, s);
-  const auto forward = [&](const CompressWeights& w, In c, const NsaShape& nsa) { op::compress_forward(dev, c, a.hidden, a.x, w, s.kind, nsa); };
-  CHECK_THROWS_WITH(forward(a.w, a.x, s.nsa), "compress_forward: c must be (B,Tc,Hkv,D) = (2, 9, 2, 8), got (2, 40, 2, 8)");
+  const auto forward = [&](const CompressWeights& w, In c, const NsaShape& nsa) {
+    op::compress_forward(dev, c, a.hidden, a.x, w, s.kind, nsa);
+  };
+  CHECK_THROWS_WITH(forward(a.w, a.x, s.nsa),
+                    "compress_forward: c must be (B,Tc,Hkv,D) = (2, 9, 2, 8), got (2, 40, 2, 8)");
   CompressWeights w = a.w;
   w.b1 = a.w.b2;
   CHECK_THROWS_WITH(forward(w, a.c, s.nsa), "compress_forward: b1 must be (Hkv,E) = (2, 12), got (2, 8)");
   w.b1 = Tensor{};
-  CHECK_THROWS_WITH(forward(w, a.c, s.nsa), "compress_forward: b1, w2 and b2 belong to the mlp compressor, and to no other");
+  CHECK_THROWS_WITH(forward(w, a.c, s.nsa),
+                    "compress_forward: b1, w2 and b2 belong to the mlp compressor, and to no other");
   NsaShape odd = s.nsa;
   odd.d = 3;
   CHECK_THROWS_WITH(forward(a.w, a.c, odd), "compress_forward: compress_stride d=3 must divide compress_block l=8");
   odd = s.nsa;
   odd.l_sel = 4;
-  CHECK_THROWS_WITH(forward(a.w, a.c, odd), "compress_forward: compress_block l=8 must not be larger than select_block l'=4 (were they swapped?)");
+  CHECK_THROWS_WITH(
+      forward(a.w, a.c, odd),
+      "compress_forward: compress_block l=8 must not be larger than select_block l'=4 (were they swapped?)");
   odd = s.nsa;
   odd.n = 2;
-  CHECK_THROWS_WITH(forward(a.w, a.c, odd), "compress_forward: select_count n=2 must hold the forced blocks select_init=1 + select_local=2");
+  CHECK_THROWS_WITH(forward(a.w, a.c, odd),
+                    "compress_forward: select_count n=2 must hold the forced blocks select_init=1 + select_local=2");
 }

@@ -17,8 +17,10 @@ void check_gates(const GateCase& s, int threads, double logit_scale) {
   INFO("N " << s.N << " H " << s.H << " Dv " << s.Dv << " threads " << threads);
   TestDevice dev(threads, 1);
   const Shape by_head{s.N, s.H, s.Dv};
-  const Tensor gates = random(dev, {s.N, s.H, 3}, "logits", logit_scale), o = make(dev, by_head), d_o = random(dev, by_head, "d_o");
-  const Tensor o_cmp = random(dev, by_head, "cmp"), o_slc = random(dev, by_head, "slc"), o_win = random(dev, by_head, "win");
+  const Tensor gates = random(dev, {s.N, s.H, 3}, "logits", logit_scale), o = make(dev, by_head),
+               d_o = random(dev, by_head, "d_o");
+  const Tensor o_cmp = random(dev, by_head, "cmp"), o_slc = random(dev, by_head, "slc"),
+               o_win = random(dev, by_head, "win");
   const Tensor d_logits = make(dev, gates.shape), delta = make(dev, {3, s.N, s.H});
 
   std::vector<double> g = values(gates);
@@ -41,7 +43,8 @@ void check_gates(const GateCase& s, int threads, double logit_scale) {
 }  // namespace
 
 TEST_CASE("gates match the reference, forward and backward", "[gate]") {
-  for (const GateCase& s : {GateCase{1, 1, 1}, {3, 2, 5}, {7, 4, 8}, {5, 3, 24}, {33, 4, 64}, {9, 5, 130}, {513, 2, 16}, {2, 1, 20000}})
+  for (const GateCase& s :
+       {GateCase{1, 1, 1}, {3, 2, 5}, {7, 4, 8}, {5, 3, 24}, {33, 4, 64}, {9, 5, 130}, {513, 2, 16}, {2, 1, 20000}})
     for (int threads : {1, 2}) check_gates(s, threads, 1);
 }
 
@@ -68,7 +71,10 @@ TEST_CASE("gate fronts name the tensor that does not fit", "[gate]") {
   TestDevice dev(1, 1);
   const Tensor gates = random(dev, {3, 2, 3}, "logits"), o = make(dev, {3, 2, 4});
   const Tensor a = make(dev, o.shape), b = make(dev, o.shape), short_c = make(dev, {3, 2, 3});
-  CHECK_THROWS_WITH(op::gate_forward(dev, o, gates, a, b, short_c), "gate_forward: o_win must be (N,H,Dv) = (3, 2, 4), got (3, 2, 3)");
-  CHECK_THROWS_WITH(op::gate_backward(dev, gates, make(dev, {3, 2, 3}), a, b, o, gates, o), "gate_backward: delta must be (3,N,H) = (3, 3, 2), got (3, 2, 3)");
-  CHECK_THROWS_WITH(op::gate_forward(dev, o, gates.view({6, 3}), a, b, b), "gate_forward: gates must be (N,H,3) = (3, 2, 3), got (6, 3)");
+  CHECK_THROWS_WITH(op::gate_forward(dev, o, gates, a, b, short_c),
+                    "gate_forward: o_win must be (N,H,Dv) = (3, 2, 4), got (3, 2, 3)");
+  CHECK_THROWS_WITH(op::gate_backward(dev, gates, make(dev, {3, 2, 3}), a, b, o, gates, o),
+                    "gate_backward: delta must be (3,N,H) = (3, 3, 2), got (3, 2, 3)");
+  CHECK_THROWS_WITH(op::gate_forward(dev, o, gates.view({6, 3}), a, b, b),
+                    "gate_forward: gates must be (N,H,3) = (3, 2, 3), got (6, 3)");
 }

@@ -1,5 +1,5 @@
-// The reference is what every kernel is measured against, so it is itself proven twice: its backward by complex step, its forward and gradients by the
-// golden files, computed by an independent implementation.
+// The reference is what every kernel is measured against, so it is itself proven twice: its backward by complex step,
+// its forward and gradients by the golden files, computed by an independent implementation.
 #include "core/safetensors.h"
 #include "eval/golden_config.h"
 #include "ref/nsa_layer.h"
@@ -26,7 +26,7 @@ std::vector<double> heads_first(const std::vector<double>& x, std::int64_t B, st
   return y;
 }
 
-// --- golden files --------------------------------------------------------------------------------------------------------------------------------------
+// --- golden files --------------------------------------------------------------------------------
 
 constexpr double kStored = 1e-6;  // golden inputs and outputs are rounded to float32
 
@@ -37,14 +37,16 @@ struct Golden {
   std::vector<double> x;
   explicit Golden(const std::string& name)
       : file(std::string(NSA_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
-        layer(read_golden_config(file).model, file.at("x").dim(0), file.at("x").dim(1)), x(values(file.at("x"))) {
+        layer(read_golden_config(file).model, file.at("x").dim(0), file.at("x").dim(1)),
+        x(values(file.at("x"))) {
     for (const auto& [key, tensor] : file.tensors())
       if (key.rfind("param.", 0) == 0) params[key.substr(6)] = values(tensor);
   }
 };
 
 TEST_CASE("golden: the reference layer and every gradient", "[reference]") {
-  const std::string name = GENERATE("nsa_small", "nsa_short", "nsa_linear", "nsa_qk_norm", "nsa_fla_mode", "nsa_ragged_g16", "nsa_paper_blocks");
+  const std::string name = GENERATE("nsa_small", "nsa_short", "nsa_linear", "nsa_qk_norm", "nsa_fla_mode",
+                                    "nsa_ragged_g16", "nsa_paper_blocks");
   INFO(name);
   const Golden golden(name);
   const auto& z = golden.layer.z;
@@ -52,7 +54,8 @@ TEST_CASE("golden: the reference layer and every gradient", "[reference]") {
   CHECK(f.selected == ints(golden.file.at("selected")));
   check_close("y", f.y, values(golden.file.at("y")), kStored);
   const char* const outputs[] = {"o_cmp", "o_slc", "o_win"};
-  for (std::size_t b = 0; b < 3; ++b) check_close(outputs[b], heads_first(f.branch[b].o, z.B, z.T, z.H), values(golden.file.at(outputs[b])), kStored);
+  for (std::size_t b = 0; b < 3; ++b)
+    check_close(outputs[b], heads_first(f.branch[b].o, z.B, z.T, z.H), values(golden.file.at(outputs[b])), kStored);
   check_close("gates", heads_first(f.gates, z.B, z.T, z.H), values(golden.file.at("gates")), kStored);
 
   const auto g = ref::layer_backward(golden.layer, values(golden.file.at("dy")), golden.x, golden.params, f);
@@ -69,14 +72,17 @@ TEST_CASE("golden: scores of the neighbour block select other blocks", "[referen
     auto f = ref::layer_forward(golden.layer, golden.x, golden.params);
     const std::int64_t blocks = z.nsa.blocks(z.T);
     std::vector<double> shifted(f.score.size());
-    for (std::int64_t k = 0; k < static_cast<std::int64_t>(shifted.size()); ++k) shifted[k] = k % blocks ? f.score[k - 1] : 0;
+    for (std::int64_t k = 0; k < static_cast<std::int64_t>(shifted.size()); ++k)
+      shifted[k] = k % blocks ? f.score[k - 1] : 0;
     CHECK(ref::select_blocks(z, shifted) != ints(golden.file.at("selected")));
   }
 }
 
-// --- complex step --------------------------------------------------------------------------------------------------------------------------------------
+// --- complex step --------------------------------------------------------------------------------
 
-ref::CompressParams<Complex> lift_params(const ref::CompressParams<double>& w) { return {lift(w.pos), lift(w.w1), lift(w.b1), lift(w.w2), lift(w.b2)}; }
+ref::CompressParams<Complex> lift_params(const ref::CompressParams<double>& w) {
+  return {lift(w.pos), lift(w.w1), lift(w.b1), lift(w.w2), lift(w.b2)};
+}
 
 TEST_CASE("complex step: compression", "[reference]") {
   for (Compressor kind : {Compressor::mlp, Compressor::linear, Compressor::mean})
@@ -84,11 +90,13 @@ TEST_CASE("complex step: compression", "[reference]") {
       INFO("kind " << static_cast<int>(kind) << " d " << d);
       const ref::CompressSizes s{kind, 2, 11, 2, 3, kind == Compressor::mlp ? 4 : 3, {4, d, 8, 3, 1, 1, 5}};
       ref::CompressParams<double> w = s.zeros<double>();
-      for (auto* part : {&w.pos, &w.w1, &w.b1, &w.w2, &w.b2}) *part = normal(static_cast<std::int64_t>(part->size()), "w" + std::to_string(part - &w.pos), 0.5);
+      for (auto* part : {&w.pos, &w.w1, &w.b1, &w.w2, &w.b2})
+        *part = normal(static_cast<std::int64_t>(part->size()), "w" + std::to_string(part - &w.pos), 0.5);
       const auto x = normal(s.B * s.T * s.Hkv * s.D, "x"), dc = normal(s.B * s.nsa.Tc(s.T) * s.Hkv * s.D, "dc");
       const auto f = ref::compress_forward(s, x, w);
       const auto g = ref::compress_backward(s, dc, f.hidden, x, w);
-      check_gradient("dx", g.dx, x, [&](const auto& xc) { return weighted_sum(ref::compress_forward(s, xc, lift_params(w)).c, dc); });
+      check_gradient("dx", g.dx, x,
+                     [&](const auto& xc) { return weighted_sum(ref::compress_forward(s, xc, lift_params(w)).c, dc); });
       const auto check_part = [&](const char* name, auto part) {
         check_gradient(name, g.w.*part.first, w.*part.first, [&](const auto& pc) {
           auto wc = lift_params(w);
@@ -121,11 +129,16 @@ const ref::NsaSizes kSmall{2, 13, 4, 2, 4, 3, {4, 2, 4, 2, 0, 1, 5}};
 
 TEST_CASE("complex step: the three branches", "[reference]") {
   const ref::NsaSizes& z = kSmall;
-  check_attend(z, z.Tc(), [&](const auto& q, const auto& k, const auto& v) { return ref::attend_compressed_forward(z, q, k, v); });
-  check_attend(z, z.T, [&](const auto& q, const auto& k, const auto& v) { return ref::attend_window_forward(z, q, k, v); });
-  const auto q = normal(z.B * z.T * z.H * z.Dk, "q"), kc = normal(z.B * z.Tc() * z.Hkv * z.Dk, "kc"), vc = normal(z.B * z.Tc() * z.Hkv * z.Dv, "vc");
+  check_attend(z, z.Tc(),
+               [&](const auto& q, const auto& k, const auto& v) { return ref::attend_compressed_forward(z, q, k, v); });
+  check_attend(z, z.T,
+               [&](const auto& q, const auto& k, const auto& v) { return ref::attend_window_forward(z, q, k, v); });
+  const auto q = normal(z.B * z.T * z.H * z.Dk, "q"), kc = normal(z.B * z.Tc() * z.Hkv * z.Dk, "kc"),
+             vc = normal(z.B * z.Tc() * z.Hkv * z.Dv, "vc");
   const auto selected = ref::select_blocks(z, ref::block_scores(z, ref::attend_compressed_forward(z, q, kc, vc).p));
-  check_attend(z, z.T, [&](const auto& qs, const auto& k, const auto& v) { return ref::attend_selected_forward(z, qs, k, v, selected); });
+  check_attend(z, z.T, [&](const auto& qs, const auto& k, const auto& v) {
+    return ref::attend_selected_forward(z, qs, k, v, selected);
+  });
 }
 
 TEST_CASE("complex step: gates", "[reference]") {
@@ -137,7 +150,9 @@ TEST_CASE("complex step: gates", "[reference]") {
     return gates;
   };
   const auto g = ref::gate_backward(rows, Dv, d_o, open(logits), a, b, c);
-  const auto o = [&](const auto& l, const auto& x, const auto& y, const auto& z) { return weighted_sum(ref::gate_forward(rows, Dv, open(l), x, y, z), d_o); };
+  const auto o = [&](const auto& l, const auto& x, const auto& y, const auto& z) {
+    return weighted_sum(ref::gate_forward(rows, Dv, open(l), x, y, z), d_o);
+  };
   check_gradient("logits", g.d_logits, logits, [&](const auto& l) { return o(l, lift(a), lift(b), lift(c)); });
   check_gradient("o_cmp", g.d_o_cmp, a, [&](const auto& x) { return o(lift(logits), x, lift(b), lift(c)); });
   check_gradient("o_slc", g.d_o_slc, b, [&](const auto& x) { return o(lift(logits), lift(a), x, lift(c)); });
@@ -157,7 +172,8 @@ ModelConfig tiny_model(Compressor compressor, bool qk_norm, bool shared_kv, bool
   m.hidden_size = 5;
   AttentionConfig& a = m.attention;
   a.num_heads = 2, a.num_kv_heads = 1, a.head_dim = 4, a.v_head_dim = 3;
-  a.compress_block = 4, a.compress_stride = 2, a.select_block = 4, a.select_count = 2, a.select_init = 0, a.select_local = 1, a.window = 3;
+  a.compress_block = 4, a.compress_stride = 2, a.select_block = 4, a.select_count = 2, a.select_init = 0,
+  a.select_local = 1, a.window = 3;
   a.compressor = compressor, a.qk_norm = qk_norm, a.shared_kv = shared_kv, a.rope_before_compress = rope_before;
   return m;
 }
@@ -174,18 +190,21 @@ ref::NamedValues<double> tiny_params(const ref::NsaLayer& s) {
     add(s.projection("v", b), z.Hkv * z.Dv * s.C());
   }
   if (s.model.attention.qk_norm)
-    for (const char* name : {"q_norm", "k_norm_cmp", "k_norm_slc", "k_norm_win"}) add(std::string(name) + ".weight", z.Dk);
+    for (const char* name : {"q_norm", "k_norm_cmp", "k_norm_slc", "k_norm_win"})
+      add(std::string(name) + ".weight", z.Dk);
   for (const auto& [name, sizes] : {std::pair("compress_k", s.keys), std::pair("compress_v", s.values)}) {
     ref::store_compressor_grads(p, name, sizes.zeros<double>());
     for (const char* part : {".pos", ".w1", ".b1", ".w2", ".b2"})
-      if (p.count(std::string(name) + part)) add(std::string(name) + part, static_cast<std::int64_t>(p.at(std::string(name) + part).size()));
+      if (p.count(std::string(name) + part))
+        add(std::string(name) + part, static_cast<std::int64_t>(p.at(std::string(name) + part).size()));
   }
   return p;
 }
 
 TEST_CASE("complex step: the whole layer, every parameter", "[reference]") {
-  const ModelConfig models[] = {tiny_model(Compressor::mlp, true, false, false), tiny_model(Compressor::mean, true, true, true),
-                                tiny_model(Compressor::linear, false, true, false), tiny_model(Compressor::mlp, false, false, true)};
+  const ModelConfig models[] = {
+      tiny_model(Compressor::mlp, true, false, false), tiny_model(Compressor::mean, true, true, true),
+      tiny_model(Compressor::linear, false, true, false), tiny_model(Compressor::mlp, false, false, true)};
   for (const ModelConfig& m : models) {
     const ref::NsaLayer s(m, 1, 11);
     const auto p = tiny_params(s);
@@ -194,7 +213,8 @@ TEST_CASE("complex step: the whole layer, every parameter", "[reference]") {
     const auto g = ref::layer_backward(s, dy, x, p, f);
     ref::NamedValues<Complex> pc;
     for (const auto& [name, value] : p) pc[name] = lift(value);
-    check_gradient("x", g.dx, x, [&](const auto& xc) { return weighted_sum(ref::layer_forward(s, xc, pc, f.selected).y, dy); });
+    check_gradient("x", g.dx, x,
+                   [&](const auto& xc) { return weighted_sum(ref::layer_forward(s, xc, pc, f.selected).y, dy); });
     CHECK(g.params.size() == p.size());
     for (const auto& [name, value] : p) {
       check_gradient(name, g.params.at(name), value, [&, key = name](const auto& vc) {
@@ -206,12 +226,14 @@ TEST_CASE("complex step: the whole layer, every parameter", "[reference]") {
   }
 }
 
-// --- equalities ------------------------------------------------------------------------------------------------------------------------------------------
+// --- equalities ----------------------------------------------------------------------------------
 
 TEST_CASE("a window of T and a selection of everything are full attention; nothing visible is 0", "[reference]") {
   ref::NsaSizes z{1, 19, 4, 2, 4, 3, {8, 4, 8, 3, 1, 2, 19}};
-  const auto q = normal(z.T * z.H * z.Dk, "q"), k = normal(z.T * z.Hkv * z.Dk, "k"), v = normal(z.T * z.Hkv * z.Dv, "v");
-  const auto full = ref::attend_forward(z, z.T, q, k, v, [](auto, std::int64_t t, auto, std::int64_t s) { return s <= t; });
+  const auto q = normal(z.T * z.H * z.Dk, "q"), k = normal(z.T * z.Hkv * z.Dk, "k"),
+             v = normal(z.T * z.Hkv * z.Dv, "v");
+  const auto full =
+      ref::attend_forward(z, z.T, q, k, v, [](auto, std::int64_t t, auto, std::int64_t s) { return s <= t; });
   check_close("window", ref::attend_window_forward(z, q, k, v).o, full.o, 0);
   const auto kc = normal(z.Tc() * z.Hkv * z.Dk, "kc"), vc = normal(z.Tc() * z.Hkv * z.Dv, "vc");
   const auto cmp = ref::attend_compressed_forward(z, q, kc, vc);
@@ -222,7 +244,8 @@ TEST_CASE("a window of T and a selection of everything are full attention; nothi
   CHECK(std::isfinite(cmp.lse[(z.nsa.l - 1) * z.H]));
 }
 
-TEST_CASE("scores at 32/16/64 are p[4j-1] + 2p[4j] + 2p[4j+1] + 2p[4j+2] + p[4j+3]; ties go to the lower index", "[reference]") {
+TEST_CASE("scores at 32/16/64 are p[4j-1] + 2p[4j] + 2p[4j+1] + 2p[4j+2] + p[4j+3]; ties go to the lower index",
+          "[reference]") {
   ref::NsaSizes z{1, 512, 1, 1, 1, 1, {32, 16, 64, 4, 1, 2, 1}};
   const std::int64_t Tc = z.Tc(), blocks = z.nsa.blocks(z.T);
   auto p = normal(z.T * Tc, "p");
@@ -230,12 +253,14 @@ TEST_CASE("scores at 32/16/64 are p[4j-1] + 2p[4j] + 2p[4j+1] + 2p[4j+2] + p[4j+
   for (std::int64_t t : {0, 300, 511})
     for (std::int64_t j = 0; j < blocks; ++j) {
       const auto at = [&](std::int64_t i) { return 0 <= i && i < Tc ? p[t * Tc + i] : 0.0; };
-      CHECK(score[t * blocks + j] == Approx(at(4 * j - 1) + 2 * (at(4 * j) + at(4 * j + 1) + at(4 * j + 2)) + at(4 * j + 3)));
+      CHECK(score[t * blocks + j] ==
+            Approx(at(4 * j - 1) + 2 * (at(4 * j) + at(4 * j + 1) + at(4 * j + 2)) + at(4 * j + 3)));
     }
   const auto tied = ref::select_blocks(z, std::vector<double>(z.T * blocks, 0.25));
   CHECK(std::vector<std::int32_t>(tied.end() - 4, tied.end()) == std::vector<std::int32_t>{0, 1, 6, 7});
   CHECK(std::vector<std::int32_t>(tied.begin(), tied.begin() + 4) == std::vector<std::int32_t>{0, -1, -1, -1});
-  CHECK(std::vector<std::int32_t>(tied.begin() + 130 * 4, tied.begin() + 131 * 4) == std::vector<std::int32_t>{0, 1, 2, -1});
+  CHECK(std::vector<std::int32_t>(tied.begin() + 130 * 4, tied.begin() + 131 * 4) ==
+        std::vector<std::int32_t>{0, 1, 2, -1});
 }
 
 }  // namespace

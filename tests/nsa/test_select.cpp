@@ -35,7 +35,8 @@ void check_selected(const SelectCase& x, const std::vector<double>& p) {
   const std::int64_t n = x.z.nsa.n, blocks = x.z.nsa.blocks(x.z.T);
   std::int64_t different = 0;
   for (std::size_t row = 0; row < want.size() / static_cast<std::size_t>(n); ++row) {
-    const std::set<std::int32_t> w(want.begin() + row * n, want.begin() + (row + 1) * n), g(got.begin() + row * n, got.begin() + (row + 1) * n);
+    const std::set<std::int32_t> w(want.begin() + row * n, want.begin() + (row + 1) * n),
+        g(got.begin() + row * n, got.begin() + (row + 1) * n);
     for (std::int64_t i = 1; i < n; ++i) {
       const std::int32_t a = got[row * n + i - 1], b = got[row * n + i];
       REQUIRE(((a >= 0 && a < b) || b == -1));
@@ -93,7 +94,8 @@ TEST_CASE("select_blocks with all the mass on one block") {
     const std::int32_t* s = x.selected.i32() + t * nsa.n;
     const std::int32_t c = static_cast<std::int32_t>(t / nsa.l_sel);
     INFO("t " << t);
-    CHECK(std::vector<std::int32_t>(s, s + nsa.n) == std::vector<std::int32_t>{0, static_cast<std::int32_t>(loved), c - 1, c});
+    CHECK(std::vector<std::int32_t>(s, s + nsa.n) ==
+          std::vector<std::int32_t>{0, static_cast<std::int32_t>(loved), c - 1, c});
   }
 }
 
@@ -124,7 +126,8 @@ TEST_CASE("select_blocks gives the same blocks on any number of threads, and tak
   three.run();
   CHECK(same_bits(one.selected, three.selected));
   check_plan([&](Device& dev) {
-    const Tensor q = make(dev, {z.B, z.T, z.H, z.Dk}), kc = make(dev, {z.B, z.Tc(), z.Hkv, z.Dk}), lse = make(dev, {z.B, z.T, z.H});
+    const Tensor q = make(dev, {z.B, z.T, z.H, z.Dk}), kc = make(dev, {z.B, z.Tc(), z.Hkv, z.Dk}),
+                 lse = make(dev, {z.B, z.T, z.H});
     op::select_blocks(dev, make(dev, {z.B, z.Hkv, z.T, z.nsa.n}, DType::i32), q, kc, lse, z.nsa);
   });
 }

@@ -22,7 +22,8 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 // every op once; allocates what it needs from dev
 void run_all(Device& dev) {
   const std::int64_t N = 70, I = 33, O = 20, V = 40;
-  const Tensor x = random(dev, {N, I}, "x"), w = random(dev, {O, I}, "w"), y = random(dev, {N, O}, "y"), one = make(dev, {1});
+  const Tensor x = random(dev, {N, I}, "x"), w = random(dev, {O, I}, "w"), y = random(dev, {N, O}, "y"),
+               one = make(dev, {1});
   op::matmul_forward(dev, y, x, w, Write::overwrite);
   op::matmul_forward(dev, y, x, w, Write::add);
   op::matmul_backward_input(dev, x, y, w, Write::add);
@@ -82,7 +83,8 @@ TEST_CASE("wrong shapes are refused with both shapes in the sentence") {
   CHECK(has(s, "(6, 3)"));
   CHECK(has(s, "(6, 6)"));
   CHECK(has(s, "[out, in]"));
-  CHECK(has(sentence([&] { op::matmul_forward(dev, x, x, w, Write::overwrite); }), "y is (4, 6), expected (N,O) = (4, 3)"));
+  CHECK(has(sentence([&] { op::matmul_forward(dev, x, x, w, Write::overwrite); }),
+            "y is (4, 6), expected (N,O) = (4, 3)"));
   CHECK(has(sentence([&] { op::matmul_backward_weight(dev, turned, y, x); }), "dw is (6, 3), expected (O,I) = (3, 6)"));
   CHECK(has(sentence([&] { op::matmul_backward_input(dev, x, x, w, Write::add); }), "matmul_backward_input: w"));
   CHECK(has(sentence([&] { op::rmsnorm_forward(dev, x, v4, x, v4, 1e-5f); }), "w is (4), expected (C) = (6)"));
@@ -96,7 +98,8 @@ TEST_CASE("wrong shapes are refused with both shapes in the sentence") {
 
 TEST_CASE("wrong types, ids and positions are refused") {
   TestDevice dev;
-  const Tensor w = random(dev, {5, 6}, "w"), y = make(dev, {4, 6}), floats = random(dev, {4}, "f"), ids = random_ints(dev, {4}, "ids", 0, 5);
+  const Tensor w = random(dev, {5, 6}, "w"), y = make(dev, {4, 6}), floats = random(dev, {4}, "f"),
+               ids = random_ints(dev, {4}, "ids", 0, 5);
   CHECK(has(sentence([&] { op::embedding_forward(dev, y, floats, w); }), "tokens holds f32, expected i32"));
   ids.i32()[2] = 5;
   CHECK(has(sentence([&] { op::embedding_forward(dev, y, ids, w); }), "tokens[2] is 5, expected 0 .. 4"));
@@ -109,18 +112,24 @@ TEST_CASE("wrong types, ids and positions are refused") {
   const Tensor table = make(dev, {10, 2, 2}), x = random(dev, {1, 11, 2, 4}, "x");
   op::rope_table(dev, table, 10000);
   CHECK(has(sentence([&] { op::rope_forward(dev, x, table, 1); }), "table has 10 positions"));
-  CHECK(has(sentence([&] { op::rope_forward(dev, x.rows(0, 1).view({1, 4, 11, 2}), table, 1); }), "table is (10, 2, 2)"));
+  CHECK(has(sentence([&] {
+              op::rope_forward(dev, x.rows(0, 1).view({1, 4, 11, 2}), table, 1);
+            }),
+            "table is (10, 2, 2)"));
   CHECK(sentence([&] { op::rope_backward(dev, x.view({11, 1, 2, 4}), table, 5); }).empty());
   CHECK(has(sentence([&] { op::rope_forward(dev, x, table, 0); }), "stride"));
 }
 
 TEST_CASE("attention: wrong heads are refused") {
   TestDevice dev;
-  const Tensor q = make(dev, {1, 3, 4, 8}), k = make(dev, {1, 3, 2, 8}), v = make(dev, {1, 3, 2, 6}), o = make(dev, {1, 3, 4, 6}), lse = make(dev, {1, 3, 4});
+  const Tensor q = make(dev, {1, 3, 4, 8}), k = make(dev, {1, 3, 2, 8}), v = make(dev, {1, 3, 2, 6}),
+               o = make(dev, {1, 3, 4, 6}), lse = make(dev, {1, 3, 4});
   const Tensor k3 = make(dev, {1, 3, 3, 8}), v3 = make(dev, {1, 3, 3, 6});
   CHECK(has(sentence([&] { op::attention_forward(dev, o, lse, q, k3, v3, 0); }), "H = 4 query heads on Hkv = 3"));
-  CHECK(has(sentence([&] { op::attention_forward(dev, q, lse, q, k, v, 0); }), "o is (1, 3, 4, 8), expected (B,T,H,Dv) = (1, 3, 4, 6)"));
+  CHECK(has(sentence([&] { op::attention_forward(dev, q, lse, q, k, v, 0); }),
+            "o is (1, 3, 4, 8), expected (B,T,H,Dv) = (1, 3, 4, 6)"));
   CHECK(has(sentence([&] { op::attention_forward(dev, o, lse, q, k3, v, 0); }), "v is (1, 3, 2, 6)"));
   CHECK(has(sentence([&] { op::attention_delta(dev, lse, o, q); }), "d_o is (1, 3, 4, 8)"));
-  CHECK(has(sentence([&] { op::attention_backward(dev, q, k, k, o, lse, lse, q, k, v, 0, Write::overwrite); }), "dv is (1, 3, 2, 8)"));
+  CHECK(has(sentence([&] { op::attention_backward(dev, q, k, k, o, lse, lse, q, k, v, 0, Write::overwrite); }),
+            "dv is (1, 3, 2, 8)"));
 }

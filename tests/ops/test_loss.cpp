@@ -16,10 +16,11 @@ TEST_CASE("cross-entropy: loss and gradient, ignored targets, vocabularies of an
     std::int64_t N, V;
     double scale;
   };
-  const auto [N, V, spread] = GENERATE(Case{1, 3, 1}, Case{7, 1, 1}, Case{9, 33, 3}, Case{40, 65, 10}, Case{3, 1024, 3}, Case{3, 1025, 3},
-                                           Case{2, 50304, 4}, Case{2, 70001, 30});
+  const auto [N, V, spread] = GENERATE(Case{1, 3, 1}, Case{7, 1, 1}, Case{9, 33, 3}, Case{40, 65, 10}, Case{3, 1024, 3},
+                                       Case{3, 1025, 3}, Case{2, 50304, 4}, Case{2, 70001, 30});
   TestDevice dev;
-  const Tensor x = random(dev, {N, V}, "logits", spread), targets = random_ints(dev, {N}, "targets", 0, static_cast<std::int32_t>(V));
+  const Tensor x = random(dev, {N, V}, "logits", spread),
+               targets = random_ints(dev, {N}, "targets", 0, static_cast<std::int32_t>(V));
   if (N > 1) targets.i32()[N / 2] = -1;
   const Tensor losses = make(dev, {N}), losses2 = make(dev, {N});
   const auto want = ref::cross_entropy_forward(values(x), ints(targets), u(V));
@@ -39,9 +40,9 @@ TEST_CASE("cross-entropy: extreme logits") {
   const std::int64_t V = 3000;
   const Tensor x = make(dev, {3, V}), targets = make(dev, {3}, DType::i32), losses = make(dev, {3});
   op::fill(dev, x, -80);
-  x.f32()[5] = 80;                                                                  // row 0: all the mass on one token
-  for (std::int64_t v = 0; v < 2048; ++v) x.f32()[V + v] = -kInfinity;              // row 1: whole blocks masked
-  for (std::int64_t v = 0; v < V; ++v) x.f32()[2 * V + v] = 1e6f;                   // row 2: equal and huge
+  x.f32()[5] = 80;                                                      // row 0: all the mass on one token
+  for (std::int64_t v = 0; v < 2048; ++v) x.f32()[V + v] = -kInfinity;  // row 1: whole blocks masked
+  for (std::int64_t v = 0; v < V; ++v) x.f32()[2 * V + v] = 1e6f;       // row 2: equal and huge
   targets.i32()[0] = 5, targets.i32()[1] = 2500, targets.i32()[2] = 0;
   op::cross_entropy_forward_backward(dev, losses, x, targets, 1);
   CHECK(losses.f32()[0] == Approx(0).margin(1e-6));
@@ -68,7 +69,8 @@ TEST_CASE("cross-entropy: a non-finite logit makes the loss non-finite") {
 
 TEST_CASE("cross-entropy: the bits do not depend on the number of threads") {
   TestDevice one(1), two(2);
-  const Tensor x1 = random(one, {50, 2500}, "x"), x2 = random(two, {50, 2500}, "x"), targets = random_ints(one, {50}, "t", -1, 2500);
+  const Tensor x1 = random(one, {50, 2500}, "x"), x2 = random(two, {50, 2500}, "x"),
+               targets = random_ints(one, {50}, "t", -1, 2500);
   const Tensor l1 = make(one, {50}), l2 = make(one, {50});
   op::cross_entropy_forward_backward(one, l1, x1, targets, 0.1f);
   op::cross_entropy_forward_backward(two, l2, x2, targets, 0.1f);

@@ -15,9 +15,10 @@ std::size_t u(std::int64_t n) { return static_cast<std::size_t>(n); }
 }  // namespace
 
 TEST_CASE("matmul: all three forms against the reference, odd sizes") {
-  const Sizes sizes = GENERATE(Sizes{1, 1, 1}, Sizes{1, 33, 7}, Sizes{7, 1, 33}, Sizes{33, 7, 1}, Sizes{17, 65, 31}, Sizes{64, 128, 96}, Sizes{5, 300, 3},
-                               Sizes{100, 512, 1024}, Sizes{150, 530, 520},  // strides of 2 KiB are copied; several tiles with ragged ends
-                               Sizes{4100, 17, 20}, Sizes{20, 4100, 17}, Sizes{17, 128, 4100});                       // sums in stretches
+  const Sizes sizes = GENERATE(Sizes{1, 1, 1}, Sizes{1, 33, 7}, Sizes{7, 1, 33}, Sizes{33, 7, 1}, Sizes{17, 65, 31},
+                               Sizes{64, 128, 96}, Sizes{5, 300, 3}, Sizes{100, 512, 1024},
+                               Sizes{150, 530, 520},  // strides of 2 KiB are copied; several tiles with ragged ends
+                               Sizes{4100, 17, 20}, Sizes{20, 4100, 17}, Sizes{17, 128, 4100});  // sums in stretches
   const auto [N, I, O] = sizes;
   TestDevice dev;
   const Tensor x = random(dev, {N, I}, "x"), w = random(dev, {O, I}, "w"), dy = random(dev, {N, O}, "dy");
@@ -31,7 +32,8 @@ TEST_CASE("matmul: all three forms against the reference, odd sizes") {
   op::matmul_backward_input(dev, dx, dy, w, Write::overwrite);
   check_close("dx", dx, dx_ref);
 
-  const Tensor y_add = random(dev, {N, O}, "before"), dx_add = random(dev, {N, I}, "before"), dw = random(dev, {O, I}, "before");
+  const Tensor y_add = random(dev, {N, O}, "before"), dx_add = random(dev, {N, I}, "before"),
+               dw = random(dev, {O, I}, "before");
   auto y_want = values(y_add), dx_want = values(dx_add);
   const auto dw_before = values(dw);
   for (std::size_t i = 0; i < y_want.size(); ++i) y_want[i] += y_ref[i];
@@ -49,7 +51,8 @@ TEST_CASE("gemm: operands inside wider matrices") {
   const cpu::GemmForm form = GENERATE(cpu::GemmForm::nn, cpu::GemmForm::nt, cpu::GemmForm::tn);
   const std::int64_t M = 19, N = 21, K = 40, lda = GENERATE(41, 512), ldb = 50, ldc = 30;
   TestDevice dev;
-  const Tensor a = random(dev, {form == cpu::GemmForm::tn ? K : M, lda}, "a"), b = random(dev, {form == cpu::GemmForm::nt ? N : K, ldb}, "b");
+  const Tensor a = random(dev, {form == cpu::GemmForm::tn ? K : M, lda}, "a"),
+               b = random(dev, {form == cpu::GemmForm::nt ? N : K, ldb}, "b");
   const Tensor c = random(dev, {M, ldc}, "c");
   auto want = values(c);
   for (std::int64_t m = 0; m < M; ++m)
@@ -64,7 +67,8 @@ TEST_CASE("gemm: operands inside wider matrices") {
 
 TEST_CASE("matmul: no rows") {
   TestDevice dev;
-  const Tensor x = make(dev, {0, 4}), w = random(dev, {3, 4}, "w"), y = make(dev, {0, 3}), dw = random(dev, {3, 4}, "dw");
+  const Tensor x = make(dev, {0, 4}), w = random(dev, {3, 4}, "w"), y = make(dev, {0, 3}),
+               dw = random(dev, {3, 4}, "dw");
   const auto before = values(dw);
   op::matmul_forward(dev, y, x, w, Write::overwrite);
   op::matmul_backward_input(dev, x, y, w, Write::overwrite);
@@ -81,8 +85,9 @@ TEST_CASE("matmul: leading dims count as rows") {
 
 TEST_CASE("matmul: the bits do not depend on the number of threads") {
   // most of these differ when oneDNN cuts them for the number of threads
-  const Sizes sizes = GENERATE(Sizes{1, 768, 768}, Sizes{768, 128, 128}, Sizes{768, 128, 344}, Sizes{2048, 64, 64}, Sizes{3000, 33, 7}, Sizes{16, 64, 3000},
-                               Sizes{256, 384, 65}, Sizes{4096, 16, 16}, Sizes{512, 512, 512});
+  const Sizes sizes =
+      GENERATE(Sizes{1, 768, 768}, Sizes{768, 128, 128}, Sizes{768, 128, 344}, Sizes{2048, 64, 64}, Sizes{3000, 33, 7},
+               Sizes{16, 64, 3000}, Sizes{256, 384, 65}, Sizes{4096, 16, 16}, Sizes{512, 512, 512});
   const auto [N, I, O] = sizes;
   TestDevice base(1);
   const Tensor x = random(base, {N, I}, "x"), w = random(base, {O, I}, "w"), dy = random(base, {N, O}, "dy");

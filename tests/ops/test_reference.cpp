@@ -1,4 +1,5 @@
-// The references' backwards are the derivatives of their forwards, and the references agree with themselves in float and double.
+// The references' backwards are the derivatives of their forwards, and the references agree with themselves in float
+// and double.
 #include "ref/ops.h"
 
 using namespace nsa;
@@ -19,10 +20,12 @@ std::vector<float> in_float(const std::vector<double>& v) { return {v.begin(), v
 TEST_CASE("reference: matmul gradients") {
   const std::size_t N = 3, I = 4, O = 5;
   const auto x = numbers(N * I, "x"), w = numbers(O * I, "w"), dy = numbers(N * O, "dy");
-  check_gradient("dx", ref::matmul_backward_input(dy, w, N, I, O), x,
-                 [&](const std::vector<Complex>& z) { return weighted_sum(ref::matmul_forward(z, lift(w), N, I, O), dy); });
-  check_gradient("dw", ref::matmul_backward_weight(dy, x, N, I, O), w,
-                 [&](const std::vector<Complex>& z) { return weighted_sum(ref::matmul_forward(lift(x), z, N, I, O), dy); });
+  check_gradient("dx", ref::matmul_backward_input(dy, w, N, I, O), x, [&](const std::vector<Complex>& z) {
+    return weighted_sum(ref::matmul_forward(z, lift(w), N, I, O), dy);
+  });
+  check_gradient("dw", ref::matmul_backward_weight(dy, x, N, I, O), w, [&](const std::vector<Complex>& z) {
+    return weighted_sum(ref::matmul_forward(lift(x), z, N, I, O), dy);
+  });
   check_close("y", ref::matmul_forward(in_float(x), in_float(w), N, I, O), ref::matmul_forward(x, w, N, I, O), 1e-6);
 }
 
@@ -38,8 +41,12 @@ TEST_CASE("reference: rmsnorm gradients") {
   const std::size_t N = 4, C = 7;
   const auto x = numbers(N * C, "x"), w = numbers(C, "w"), dy = numbers(N * C, "dy");
   const auto g = ref::rmsnorm_backward(dy, x, w, 1e-3);
-  check_gradient("dx", g.dx, x, [&](const std::vector<Complex>& z) { return weighted_sum(ref::rmsnorm_forward(z, lift(w), 1e-3), dy); });
-  check_gradient("dw", g.dw, w, [&](const std::vector<Complex>& z) { return weighted_sum(ref::rmsnorm_forward(lift(x), z, 1e-3), dy); });
+  check_gradient("dx", g.dx, x, [&](const std::vector<Complex>& z) {
+    return weighted_sum(ref::rmsnorm_forward(z, lift(w), 1e-3), dy);
+  });
+  check_gradient("dw", g.dw, w, [&](const std::vector<Complex>& z) {
+    return weighted_sum(ref::rmsnorm_forward(lift(x), z, 1e-3), dy);
+  });
   check_close("y", ref::rmsnorm_forward(in_float(x), in_float(w), 1e-3), ref::rmsnorm_forward(x, w, 1e-3), 1e-6);
 }
 
@@ -54,8 +61,10 @@ TEST_CASE("reference: rope gradient is the inverse rotation") {
 TEST_CASE("reference: swiglu gradients") {
   const auto gate = numbers(9, "gate", 2), up = numbers(9, "up"), dy = numbers(9, "dy");
   const auto g = ref::swiglu_backward(dy, gate, up);
-  check_gradient("d_gate", g.d_gate, gate, [&](const std::vector<Complex>& z) { return weighted_sum(ref::swiglu_forward(z, lift(up)), dy); });
-  check_gradient("d_up", g.d_up, up, [&](const std::vector<Complex>& z) { return weighted_sum(ref::swiglu_forward(lift(gate), z), dy); });
+  check_gradient("d_gate", g.d_gate, gate,
+                 [&](const std::vector<Complex>& z) { return weighted_sum(ref::swiglu_forward(z, lift(up)), dy); });
+  check_gradient("d_up", g.d_up, up,
+                 [&](const std::vector<Complex>& z) { return weighted_sum(ref::swiglu_forward(lift(gate), z), dy); });
 }
 
 TEST_CASE("reference: cross-entropy gradient, an ignored target included") {
@@ -63,8 +72,9 @@ TEST_CASE("reference: cross-entropy gradient, an ignored target included") {
   const ref::Ids targets{2, -1, 5, 0};
   const auto x = numbers(targets.size() * V, "logits", 3);
   const std::vector<double> ones(targets.size(), 0.5);
-  check_gradient("d_logits", ref::cross_entropy_backward(x, targets, V, 0.5), x,
-                 [&](const std::vector<Complex>& z) { return weighted_sum(ref::cross_entropy_forward(z, targets, V), ones); });
+  check_gradient("d_logits", ref::cross_entropy_backward(x, targets, V, 0.5), x, [&](const std::vector<Complex>& z) {
+    return weighted_sum(ref::cross_entropy_forward(z, targets, V), ones);
+  });
   CHECK(ref::cross_entropy_forward(x, targets, V)[1] == 0);
 }
 

@@ -15,7 +15,9 @@ std::vector<double> plus(std::vector<double> a, const std::vector<double>& b) {
   for (std::size_t i = 0; i < a.size(); ++i) a[i] += b[i];
   return a;
 }
-Rows any_rows() { return GENERATE(Rows{1, 1}, Rows{1, 7}, Rows{3, 33}, Rows{65, 7}, Rows{40, 128}, Rows{5, 769}, Rows{700, 50}); }
+Rows any_rows() {
+  return GENERATE(Rows{1, 1}, Rows{1, 7}, Rows{3, 33}, Rows{65, 7}, Rows{40, 128}, Rows{5, 769}, Rows{700, 50});
+}
 
 }  // namespace
 
@@ -82,11 +84,12 @@ TEST_CASE("rope: table, rotation with a stride, and back") {
   struct Case {
     std::int64_t B, T, H, D, stride;
   };
-  const auto [B, T, H, D, stride] = GENERATE(Case{1, 1, 1, 2, 1}, Case{2, 5, 3, 6, 1}, Case{1, 9, 2, 64, 16}, Case{2, 3, 1, 34, 4}, Case{1, 200, 4, 128, 1},
-                                               Case{1, 0, 2, 8, 1});
+  const auto [B, T, H, D, stride] = GENERATE(Case{1, 1, 1, 2, 1}, Case{2, 5, 3, 6, 1}, Case{1, 9, 2, 64, 16},
+                                             Case{2, 3, 1, 34, 4}, Case{1, 200, 4, 128, 1}, Case{1, 0, 2, 8, 1});
   const double theta = 10000;
   TestDevice dev;
-  const Tensor table = make(dev, {(T ? T - 1 : 0) * stride + 1, D / 2, 2}), x = random(dev, {B, T, H, D}, "x"), y = clone(dev, x);
+  const Tensor table = make(dev, {(T ? T - 1 : 0) * stride + 1, D / 2, 2}), x = random(dev, {B, T, H, D}, "x"),
+               y = clone(dev, x);
   op::rope_table(dev, table, theta);
   op::rope_forward(dev, y, table, stride);
   check_close("y", y, ref::rope(values(x), u(T), u(H), u(D), u(stride), theta));
@@ -108,7 +111,8 @@ TEST_CASE("rope: angles are exact far out") {
 TEST_CASE("swiglu: forward and backward, also in place") {
   const auto [N, F] = any_rows();
   TestDevice dev;
-  const Tensor gate = random(dev, {N, F}, "gate", 3), up = random(dev, {N, F}, "up"), dy = random(dev, {N, F}, "dy"), y = make(dev, {N, F});
+  const Tensor gate = random(dev, {N, F}, "gate", 3), up = random(dev, {N, F}, "up"), dy = random(dev, {N, F}, "dy"),
+               y = make(dev, {N, F});
   op::swiglu_forward(dev, y, gate, up);
   check_close("y", y, ref::swiglu_forward(values(gate), values(up)));
   const auto want = ref::swiglu_backward(values(dy), values(gate), values(up));
@@ -123,7 +127,8 @@ TEST_CASE("swiglu: forward and backward, also in place") {
 
 TEST_CASE("swiglu: large gates saturate") {
   TestDevice dev;
-  const Tensor gate = make(dev, {1, 4}), up = make(dev, {1, 4}), y = make(dev, {1, 4}), dg = make(dev, {1, 4}), du = make(dev, {1, 4});
+  const Tensor gate = make(dev, {1, 4}), up = make(dev, {1, 4}), y = make(dev, {1, 4}), dg = make(dev, {1, 4}),
+               du = make(dev, {1, 4});
   set(gate, std::vector<float>{-200, 200, -30000, 30000});
   op::fill(dev, up, 1);
   op::swiglu_forward(dev, y, gate, up);
@@ -143,7 +148,8 @@ TEST_CASE("row ops: the bits do not depend on the number of threads") {
   TestDevice* devices[] = {&one, &two, &five};
   for (int i = 0; i < 3; ++i) {
     Device& dev = *devices[i];
-    const Tensor x = random(dev, {N, C}, "x"), b = random(dev, {N, C}, "b"), w = random(dev, {C}, "w"), tokens = random_ints(dev, {N}, "t", 0, V);
+    const Tensor x = random(dev, {N, C}, "x"), b = random(dev, {N, C}, "b"), w = random(dev, {C}, "w"),
+                 tokens = random_ints(dev, {N}, "t", 0, V);
     const Tensor y = make(dev, {N, C}), sum = make(dev, {N, C}), rstd = make(dev, {N}), dx = make(dev, {N, C});
     const Tensor dw = random(dev, {C}, "dw"), table = make(dev, {T, D / 2, 2});
     op::add_rmsnorm_forward(dev, sum, y, rstd, x, b, w, 1e-6f);

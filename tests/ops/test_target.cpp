@@ -1,5 +1,6 @@
-// Which kernels run here: those of the best target that Highway compiles them for and this CPU has. NSA_EXPECT_TARGET names one ("AVX2", "AVX3"): where the
-// machine chooses another, the tests fail instead of testing kernels nobody asked for (scripts/test_avx512).
+// Which kernels run here: those of the best target that Highway compiles them for and this CPU has. NSA_EXPECT_TARGET
+// names one ("AVX2", "AVX3"): where the machine chooses another, the tests fail instead of testing kernels nobody asked
+// for (scripts/test_avx512).
 #include <cstdint>
 #include <cstdlib>
 #include <string>

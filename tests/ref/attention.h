@@ -1,5 +1,6 @@
-// The naive reference of causal attention, with or without a sliding window: T x T loops over (B,T,H,D) vectors, no tiling. T is float, double or
-// std::complex<double>; with the last, its backward is proven by complex step (test_attention.cpp).
+// The naive reference of causal attention, with or without a sliding window: T x T loops over (B,T,H,D) vectors, no
+// tiling. T is float, double or std::complex<double>; with the last, its backward is proven by complex step
+// (test_attention.cpp).
 #pragma once
 
 #include <cmath>
@@ -12,8 +13,12 @@ namespace nsa::ref {
 
 struct AttentionSizes {
   std::int64_t B = 1, T = 1, H = 1, Hkv = 1, Dk = 1, Dv = 1, window = 0;
-  std::int64_t query(std::int64_t b, std::int64_t t, std::int64_t h) const { return (b * T + t) * H + h; }                  ///< row of q, o
-  std::int64_t key(std::int64_t b, std::int64_t s, std::int64_t h) const { return (b * T + s) * Hkv + h / (H / Hkv); }      ///< row of k, v, for query head h
+  std::int64_t query(std::int64_t b, std::int64_t t, std::int64_t h) const {
+    return (b * T + t) * H + h;
+  }  ///< row of q, o
+  std::int64_t key(std::int64_t b, std::int64_t s, std::int64_t h) const {
+    return (b * T + s) * Hkv + h / (H / Hkv);
+  }  ///< row of k, v, for query head h
   std::int64_t first_key(std::int64_t t) const { return window > 0 && t >= window ? t - window + 1 : 0; }
 };
 
@@ -36,11 +41,13 @@ T dot(const T* a, const T* b, std::int64_t n) {
 
 /// Probabilities p[s - first_key(t)] of query (b, t, h); returns the log of the sum.
 template <class T>
-T attention_row(const AttentionSizes& z, const std::vector<T>& q, const std::vector<T>& k, std::int64_t b, std::int64_t t, std::int64_t h, std::vector<T>& p) {
+T attention_row(const AttentionSizes& z, const std::vector<T>& q, const std::vector<T>& k, std::int64_t b,
+                std::int64_t t, std::int64_t h, std::vector<T>& p) {
   const std::int64_t first = z.first_key(t);
   p.assign(static_cast<std::size_t>(t - first + 1), T(0));
   for (std::int64_t s = first; s <= t; ++s)
-    p[s - first] = dot(&q[z.query(b, t, h) * z.Dk], &k[z.key(b, s, h) * z.Dk], z.Dk) / T(std::sqrt(static_cast<double>(z.Dk)));
+    p[s - first] =
+        dot(&q[z.query(b, t, h) * z.Dk], &k[z.key(b, s, h) * z.Dk], z.Dk) / T(std::sqrt(static_cast<double>(z.Dk)));
   T largest = p[0], sum(0);
   for (const T& x : p) largest = test::max_real(largest, x);
   for (T& x : p) sum += x = std::exp(x - largest);
@@ -49,7 +56,8 @@ T attention_row(const AttentionSizes& z, const std::vector<T>& q, const std::vec
 }
 
 template <class T>
-AttentionOutputs<T> attention_forward(const AttentionSizes& z, const std::vector<T>& q, const std::vector<T>& k, const std::vector<T>& v) {
+AttentionOutputs<T> attention_forward(const AttentionSizes& z, const std::vector<T>& q, const std::vector<T>& k,
+                                      const std::vector<T>& v) {
   AttentionOutputs<T> y{std::vector<T>(z.B * z.T * z.H * z.Dv), std::vector<T>(z.B * z.T * z.H)};
   std::vector<T> p;
   for (std::int64_t b = 0; b < z.B; ++b)
@@ -65,8 +73,8 @@ AttentionOutputs<T> attention_forward(const AttentionSizes& z, const std::vector
 
 /// dS = P (dP - sum_s P dP), dP = dO V^T; dQ = dS K / sqrt(Dk), dK = dS^T Q / sqrt(Dk), dV = P^T dO.
 template <class T>
-AttentionGradients<T> attention_backward(const AttentionSizes& z, const std::vector<T>& d_o, const std::vector<T>& q, const std::vector<T>& k,
-                                         const std::vector<T>& v) {
+AttentionGradients<T> attention_backward(const AttentionSizes& z, const std::vector<T>& d_o, const std::vector<T>& q,
+                                         const std::vector<T>& k, const std::vector<T>& v) {
   AttentionGradients<T> g{std::vector<T>(q.size()), std::vector<T>(k.size()), std::vector<T>(v.size())};
   const T scale = T(1) / T(std::sqrt(static_cast<double>(z.Dk)));
   std::vector<T> p, dp;

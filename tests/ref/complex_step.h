@@ -1,11 +1,14 @@
-// Proves the backward of a reference from its forward (DESIGN law 10): for an analytic f, Im f(x + ih) / h is the derivative of f at x with an error of h^2, so
-// with h = 1e-100 it is exact to rounding: no step size to tune, no cancellation.
+// Proves the backward of a reference from its forward (DESIGN law 10): for an analytic f, Im f(x + ih) / h is the
+// derivative of f at x with an error of h^2, so with h = 1e-100 it is exact to rounding: no step size to tune, no
+// cancellation.
 //
-// A reference is templated on T and runs with T = double and T = std::complex<double>. Inside it every max, abs and comparison must look at the real part
-// (real_part, max_real below): they choose a branch, they are not differentiated. Take constants as T(0.5), never conj() or std::abs().
+// A reference is templated on T and runs with T = double and T = std::complex<double>. Inside it every max, abs and
+// comparison must look at the real part (real_part, max_real below): they choose a branch, they are not differentiated.
+// Take constants as T(0.5), never conj() or std::abs().
 //
-//     const std::vector<double> dx = ...;                                        // the reference's backward, T = double
-//     check_gradient("dx", dx, x, [&](const std::vector<Complex>& xc) { return weighted_sum(forward<Complex>(xc, lift(w)), dy); });
+//     const std::vector<double> dx = ...;                                        // the reference's backward, T =
+//     double check_gradient("dx", dx, x, [&](const std::vector<Complex>& xc) { return weighted_sum(forward<Complex>(xc,
+//     lift(w)), dy); });
 #pragma once
 
 #include <complex>
@@ -54,7 +57,8 @@ std::vector<double> complex_step_gradient(const std::vector<double>& x, F&& loss
 
 /// Fails when `gradient` (a reference's backward in double) is not the derivative of `loss` at x.
 template <class F>
-void check_gradient(const std::string& name, const std::vector<double>& gradient, const std::vector<double>& x, F&& loss, double limit = 1e-12) {
+void check_gradient(const std::string& name, const std::vector<double>& gradient, const std::vector<double>& x,
+                    F&& loss, double limit = 1e-12) {
   check_close("gradient " + name + " by complex step", gradient, complex_step_gradient(x, loss), limit);
 }
 

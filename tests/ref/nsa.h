@@ -1,6 +1,7 @@
-// The naive reference of Native Sparse Attention, written from NSA.md step by step: T x T loops, no tiling, no tricks. T is float, double or
-// std::complex<double>; the last proves every backward function by complex step (d f(x + ih) / dx = Im f / h), so comparisons look at the real part only
-// and no product is conjugated. Layouts are those of nsa/nsa.inc. The whole layer (projections, norms, RoPE) is in ref/nsa_layer.h.
+// The naive reference of Native Sparse Attention, written from NSA.md step by step: T x T loops, no tiling, no tricks.
+// T is float, double or std::complex<double>; the last proves every backward function by complex step (d f(x + ih) / dx
+// = Im f / h), so comparisons look at the real part only and no product is conjugated. Layouts are those of
+// nsa/nsa.inc. The whole layer (projections, norms, RoPE) is in ref/nsa_layer.h.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +24,7 @@ struct NsaSizes {
   std::int64_t Tc() const { return nsa.Tc(T); }
 };
 
-// --- step 4: compression (Eq. 7) -------------------------------------------------------------------------------------------------------------------
+// --- step 4: compression (Eq. 7) -----------------------------------------------------------------
 
 template <class T>
 struct CompressParams {
@@ -56,7 +57,8 @@ struct Compressed {
 
 /// concat_r(x_r + pos_r) of block i, as l*D numbers (pos absent for mean)
 template <class T>
-Vec<T> gather_block(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w, std::int64_t b, std::int64_t i, std::int64_t h) {
+Vec<T> gather_block(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w, std::int64_t b, std::int64_t i,
+                    std::int64_t h) {
   Vec<T> block(s.nsa.l * s.D);
   for (std::int64_t r = 0; r < s.nsa.l; ++r)
     for (std::int64_t e = 0; e < s.D; ++e) {
@@ -107,7 +109,8 @@ struct CompressGrads {
 };
 
 template <class T>
-CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, const Vec<T>& hidden, const Vec<T>& x, const CompressParams<T>& w) {
+CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, const Vec<T>& hidden, const Vec<T>& x,
+                                   const CompressParams<T>& w) {
   const std::int64_t Tc = s.nsa.Tc(s.T), D = s.D, E = s.E, K = s.nsa.l * D;
   CompressGrads<T> g{Vec<T>(s.B * s.T * s.Hkv * D), s.zeros<T>()};
   for (std::int64_t b = 0; b < s.B; ++b)
@@ -140,12 +143,13 @@ CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, con
             }
           for (std::int64_t k = 0; k < K; ++k) g.w.pos[h * K + k] += d_block[k];
         }
-        for (std::int64_t k = 0; k < K; ++k) g.dx[((b * s.T + i * s.nsa.d + k / D) * s.Hkv + h) * D + k % D] += d_block[k];
+        for (std::int64_t k = 0; k < K; ++k)
+          g.dx[((b * s.T + i * s.nsa.d + k / D) * s.Hkv + h) * D + k % D] += d_block[k];
       }
   return g;
 }
 
-// --- steps 5, 8, 9: the three branches are one masked attention ---------------------------------------------------------------------------------------
+// --- steps 5, 8, 9: the three branches are one masked attention ----------------------------------
 
 template <class T>
 struct Attended {
@@ -156,7 +160,8 @@ struct Attended {
 
 /// Softmax attention over the S keys for which sees(b, t, j, s) holds (j: kv head). k (B,S,Hkv,Dk), v (B,S,Hkv,Dv).
 template <class T, class Sees>
-Attended<T> attend_forward(const NsaSizes& z, std::int64_t S, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v, Sees sees) {
+Attended<T> attend_forward(const NsaSizes& z, std::int64_t S, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v,
+                           Sees sees) {
   const T scale = T(1) / std::sqrt(T(static_cast<float>(z.Dk)));
   Attended<T> a{Vec<T>(z.B * z.T * z.H * z.Dv), Vec<T>(z.B * z.T * z.H), Vec<T>(z.B * z.T * z.H * S)};
   for (std::int64_t b = 0; b < z.B; ++b)
@@ -196,7 +201,8 @@ struct AttendGrads {
 
 /// From p alone: p is 0 where not seen, so the mask is not needed again. ds = p (dp - sum p dp).
 template <class T>
-AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const Vec<T>& d_o, const Vec<T>& p, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v) {
+AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const Vec<T>& d_o, const Vec<T>& p, const Vec<T>& q,
+                               const Vec<T>& k, const Vec<T>& v) {
   const T scale = T(1) / std::sqrt(T(static_cast<float>(z.Dk)));
   AttendGrads<T> g{Vec<T>(q.size()), Vec<T>(k.size()), Vec<T>(v.size())};
   Vec<T> dp(S);
@@ -229,12 +235,14 @@ AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const Vec<T>& 
 /// Step 5: query t sees compressed block i iff i*d + l - 1 <= t.
 template <class T>
 Attended<T> attend_compressed_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& kc, const Vec<T>& vc) {
-  return attend_forward(z, z.Tc(), q, kc, vc, [&](auto, std::int64_t t, auto, std::int64_t i) { return i * z.nsa.d + z.nsa.l - 1 <= t; });
+  return attend_forward(z, z.Tc(), q, kc, vc,
+                        [&](auto, std::int64_t t, auto, std::int64_t i) { return i * z.nsa.d + z.nsa.l - 1 <= t; });
 }
 
 /// Step 8: tokens s <= t inside the chosen blocks; selected (B,Hkv,T,n), -1 unused.
 template <class T>
-Attended<T> attend_selected_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v, const Ids& selected) {
+Attended<T> attend_selected_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v,
+                                    const Ids& selected) {
   return attend_forward(z, z.T, q, k, v, [&](std::int64_t b, std::int64_t t, std::int64_t j, std::int64_t s) {
     const auto first = selected.begin() + ((b * z.Hkv + j) * z.T + t) * z.nsa.n;
     return s <= t && std::find(first, first + z.nsa.n, static_cast<std::int32_t>(s / z.nsa.l_sel)) != first + z.nsa.n;
@@ -244,13 +252,14 @@ Attended<T> attend_selected_forward(const NsaSizes& z, const Vec<T>& q, const Ve
 /// Step 9: s in [max(0, t-w+1), t].
 template <class T>
 Attended<T> attend_window_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v) {
-  return attend_forward(z, z.T, q, k, v, [&](auto, std::int64_t t, auto, std::int64_t s) { return t - z.nsa.w + 1 <= s && s <= t; });
+  return attend_forward(z, z.T, q, k, v,
+                        [&](auto, std::int64_t t, auto, std::int64_t s) { return t - z.nsa.w + 1 <= s && s <= t; });
 }
 
-// --- steps 6, 7: scores (Eq. 8-10) and selection (Eq. 11) -----------------------------------------------------------------------------------------------
+// --- steps 6, 7: scores (Eq. 8-10) and selection (Eq. 11) ----------------------------------------
 
-/// score (B,Hkv,T,blocks) from p (B,T,H,Tc) of the compression branch. p of a block the query does not see is 0 and so is a block beyond Tc: with
-/// select_local 1 and l > d a free candidate can have such contributors.
+/// score (B,Hkv,T,blocks) from p (B,T,H,Tc) of the compression branch. p of a block the query does not see is 0 and so
+/// is a block beyond Tc: with select_local 1 and l > d a free candidate can have such contributors.
 template <class T>
 Vec<T> block_scores(const NsaSizes& z, const Vec<T>& p) {
   const std::int64_t Tc = z.Tc(), blocks = z.nsa.blocks(z.T), ratio = z.nsa.l_sel / z.nsa.d;
@@ -282,7 +291,8 @@ Ids select_blocks(const NsaSizes& z, const Vec<T>& score) {
       (forced ? chosen : free).push_back(static_cast<std::int32_t>(j));
     }
     const auto score_of = [&](std::int32_t j) { return real_part(score[row * blocks + j]); };
-    std::stable_sort(free.begin(), free.end(), [&](std::int32_t a, std::int32_t b) { return score_of(a) > score_of(b); });
+    std::stable_sort(free.begin(), free.end(),
+                     [&](std::int32_t a, std::int32_t b) { return score_of(a) > score_of(b); });
     for (std::int32_t j : free)
       if (static_cast<std::int64_t>(chosen.size()) < n) chosen.push_back(j);
     std::sort(chosen.begin(), chosen.end());
@@ -291,11 +301,12 @@ Ids select_blocks(const NsaSizes& z, const Vec<T>& score) {
   return selected;
 }
 
-// --- step 10: gates (Eq. 5) --------------------------------------------------------------------------------------------------------------------------------
+// --- step 10: gates (Eq. 5) ----------------------------------------------------------------------
 
 /// o (N,H,Dv) = sum_b gates_b o_b; gates (N,H,3) are sigmoids already. rows = N*H.
 template <class T>
-Vec<T> gate_forward(std::int64_t rows, std::int64_t Dv, const Vec<T>& gates, const Vec<T>& o_cmp, const Vec<T>& o_slc, const Vec<T>& o_win) {
+Vec<T> gate_forward(std::int64_t rows, std::int64_t Dv, const Vec<T>& gates, const Vec<T>& o_cmp, const Vec<T>& o_slc,
+                    const Vec<T>& o_win) {
   Vec<T> o(rows * Dv);
   for (std::int64_t k = 0; k < rows * Dv; ++k) {
     const T* g = &gates[k / Dv * 3];
@@ -306,14 +317,14 @@ Vec<T> gate_forward(std::int64_t rows, std::int64_t Dv, const Vec<T>& gates, con
 
 template <class T>
 struct GateGrads {
-  Vec<T> d_logits;                  // (N,H,3)
-  Vec<T> delta;                     // (3,N,H): gates_b * d_gates_b
-  Vec<T> d_o_cmp, d_o_slc, d_o_win; // (N,H,Dv)
+  Vec<T> d_logits;                   // (N,H,3)
+  Vec<T> delta;                      // (3,N,H): gates_b * d_gates_b
+  Vec<T> d_o_cmp, d_o_slc, d_o_win;  // (N,H,Dv)
 };
 
 template <class T>
-GateGrads<T> gate_backward(std::int64_t rows, std::int64_t Dv, const Vec<T>& d_o, const Vec<T>& gates, const Vec<T>& o_cmp, const Vec<T>& o_slc,
-                           const Vec<T>& o_win) {
+GateGrads<T> gate_backward(std::int64_t rows, std::int64_t Dv, const Vec<T>& d_o, const Vec<T>& gates,
+                           const Vec<T>& o_cmp, const Vec<T>& o_slc, const Vec<T>& o_win) {
   GateGrads<T> g{Vec<T>(rows * 3), Vec<T>(rows * 3), Vec<T>(rows * Dv), Vec<T>(rows * Dv), Vec<T>(rows * Dv)};
   const Vec<T>* o[3] = {&o_cmp, &o_slc, &o_win};
   Vec<T>* d[3] = {&g.d_o_cmp, &g.d_o_slc, &g.d_o_win};

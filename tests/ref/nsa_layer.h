@@ -1,4 +1,5 @@
-// The whole attention layer of NSA.md, steps 1-10, forward and backward, from the pieces of ref/nsa.h. Parameters and gradients go by their names in NSA.md
+// The whole attention layer of NSA.md, steps 1-10, forward and backward, from the pieces of ref/nsa.h. Parameters and
+// gradients go by their names in NSA.md
 // ("q_proj.weight", "compress_k.w1", ...). Branches are numbered in the order of the gates: 0 cmp, 1 slc, 2 win.
 #pragma once
 
@@ -21,7 +22,8 @@ struct NsaLayer {
 
   NsaLayer(const ModelConfig& config, std::int64_t B, std::int64_t T) : model(config) {
     const AttentionConfig& a = config.attention;
-    const NsaShape nsa{a.compress_block, a.compress_stride, a.select_block, a.select_count, a.select_init, a.select_local, a.w()};
+    const NsaShape nsa{a.compress_block, a.compress_stride, a.select_block, a.select_count,
+                       a.select_init,    a.select_local,    a.w()};
     z = {B, T, a.num_heads, a.num_kv_heads, a.head_dim, a.Dv(), nsa};
     const bool mlp = a.compressor == Compressor::mlp;
     keys = {a.compressor, B, T, z.Hkv, z.Dk, mlp ? a.hidden_k() : z.Dk, z.nsa};
@@ -43,18 +45,20 @@ CompressParams<T> compressor_params(const NamedValues<T>& p, const std::string& 
   return {get(".pos"), get(".w1"), get(".b1"), get(".w2"), get(".b2")};
 }
 
-/// Steps 2 and 3 for one tensor of heads (B,rows,heads,D): RMSNorm over the head when the weight exists, then RoPE at position row * stride (0: none).
+/// Steps 2 and 3 for one tensor of heads (B,rows,heads,D): RMSNorm over the head when the weight exists, then RoPE at
+/// position row * stride (0: none).
 struct HeadPosition {
   std::int64_t rows, heads, D, stride;
 };
 template <class T>
-Vec<T> norm_and_rotate(const NsaLayer& layer, const HeadPosition& at, const NamedValues<T>& p, const std::string& norm, const Vec<T>& x) {
+Vec<T> norm_and_rotate(const NsaLayer& layer, const HeadPosition& at, const NamedValues<T>& p, const std::string& norm,
+                       const Vec<T>& x) {
   const Vec<T> y = layer.model.attention.qk_norm ? rmsnorm_forward(x, p.at(norm), layer.model.norm_eps) : x;
   return at.stride ? rope(y, at.rows, at.heads, at.D, at.stride, layer.model.rope_theta) : y;
 }
 template <class T>
-Vec<T> norm_and_rotate_backward(const NsaLayer& layer, const HeadPosition& at, const NamedValues<T>& p, const std::string& norm, const Vec<T>& x,
-                                const Vec<T>& dy, NamedValues<T>& grads) {
+Vec<T> norm_and_rotate_backward(const NsaLayer& layer, const HeadPosition& at, const NamedValues<T>& p,
+                                const std::string& norm, const Vec<T>& x, const Vec<T>& dy, NamedValues<T>& grads) {
   const Vec<T> d = at.stride ? rope(dy, at.rows, at.heads, at.D, at.stride, layer.model.rope_theta, -1) : dy;
   if (!layer.model.attention.qk_norm) return d;
   const NormGradients<T> g = rmsnorm_backward(d, x, p.at(norm), layer.model.norm_eps);
@@ -64,8 +68,8 @@ Vec<T> norm_and_rotate_backward(const NsaLayer& layer, const HeadPosition& at, c
 
 template <class T>
 struct NsaForward {
-  Vec<T> q_pre, q;                            // before and after norm and rotation
-  std::array<Vec<T>, 3> k_pre, k, v;          // k[0]: what the compressor reads
+  Vec<T> q_pre, q;                    // before and after norm and rotation
+  std::array<Vec<T>, 3> k_pre, k, v;  // k[0]: what the compressor reads
   Compressed<T> kc_pre, vc;
   Vec<T> kc, score, gates, o, y;
   Ids selected;
@@ -74,7 +78,9 @@ struct NsaForward {
 
 inline HeadPosition query_position(const NsaLayer& s) { return {s.z.T, s.z.H, s.z.Dk, 1}; }
 inline HeadPosition key_position(const NsaLayer& s) { return {s.z.T, s.z.Hkv, s.z.Dk, 1}; }
-inline HeadPosition compressed_position(const NsaLayer& s) { return {s.z.Tc(), s.z.Hkv, s.z.Dk, s.rotates_before() ? 0 : s.z.nsa.d}; }
+inline HeadPosition compressed_position(const NsaLayer& s) {
+  return {s.z.Tc(), s.z.Hkv, s.z.Dk, s.rotates_before() ? 0 : s.z.nsa.d};
+}
 
 /// x (B,T,C). `given`: block indices to use instead of the layer's own, or empty.
 template <class T>
@@ -115,7 +121,8 @@ void add_to(Vec<T>& sum, const Vec<T>& x) {
 
 template <class T>
 void store_compressor_grads(NamedValues<T>& grads, const std::string& prefix, const CompressParams<T>& g) {
-  const std::pair<const char*, const Vec<T>*> parts[] = {{".pos", &g.pos}, {".w1", &g.w1}, {".b1", &g.b1}, {".w2", &g.w2}, {".b2", &g.b2}};
+  const std::pair<const char*, const Vec<T>*> parts[] = {
+      {".pos", &g.pos}, {".w1", &g.w1}, {".b1", &g.b1}, {".w2", &g.w2}, {".b2", &g.b2}};
   for (const auto& [name, value] : parts)
     if (!value->empty()) grads[prefix + name] = *value;
 }
@@ -127,10 +134,12 @@ struct NsaGradients {
 };
 
 template <class T>
-NsaGradients<T> layer_backward(const NsaLayer& s, const Vec<T>& dy, const Vec<T>& x, const NamedValues<T>& p, const NsaForward<T>& f) {
+NsaGradients<T> layer_backward(const NsaLayer& s, const Vec<T>& dy, const Vec<T>& x, const NamedValues<T>& p,
+                               const NsaForward<T>& f) {
   const NsaSizes& z = s.z;
   NsaGradients<T> g;
-  const auto project = [&](const std::string& name, const Vec<T>& d, std::int64_t O) {  // y = x W^T, several branches may share W
+  const auto project = [&](const std::string& name, const Vec<T>& d,
+                           std::int64_t O) {  // y = x W^T, several branches may share W
     add_to(g.params[name], matmul_backward_weight(d, x, s.N(), s.C(), O));
     add_to(g.dx, matmul_backward_input(d, p.at(name), s.N(), s.C(), O));
   };
@@ -145,17 +154,26 @@ NsaGradients<T> layer_backward(const NsaLayer& s, const Vec<T>& dy, const Vec<T>
   Vec<T> dq = cmp.dq;
   add_to(dq, slc.dq);
   add_to(dq, win.dq);
-  project("q_proj.weight", norm_and_rotate_backward(s, query_position(s), p, "q_norm.weight", f.q_pre, dq, g.params), z.H * z.Dk);
+  project("q_proj.weight", norm_and_rotate_backward(s, query_position(s), p, "q_norm.weight", f.q_pre, dq, g.params),
+          z.H * z.Dk);
 
-  const Vec<T> dkc = norm_and_rotate_backward(s, compressed_position(s), p, "k_norm_cmp.weight", f.kc_pre.c, cmp.dk, g.params);
-  const CompressGrads<T> keys = compress_backward(s.keys, dkc, f.kc_pre.hidden, f.k[0], compressor_params(p, "compress_k"));
-  const CompressGrads<T> values = compress_backward(s.values, cmp.dv, f.vc.hidden, f.v[0], compressor_params(p, "compress_v"));
+  const Vec<T> dkc =
+      norm_and_rotate_backward(s, compressed_position(s), p, "k_norm_cmp.weight", f.kc_pre.c, cmp.dk, g.params);
+  const CompressGrads<T> keys =
+      compress_backward(s.keys, dkc, f.kc_pre.hidden, f.k[0], compressor_params(p, "compress_k"));
+  const CompressGrads<T> values =
+      compress_backward(s.values, cmp.dv, f.vc.hidden, f.v[0], compressor_params(p, "compress_v"));
   store_compressor_grads(g.params, "compress_k", keys.w);
   store_compressor_grads(g.params, "compress_v", values.w);
 
-  project(s.projection("k", 0), s.rotates_before() ? rope(keys.dx, z.T, z.Hkv, z.Dk, 1, s.model.rope_theta, -1) : keys.dx, z.Hkv * z.Dk);
-  project(s.projection("k", 1), norm_and_rotate_backward(s, key_position(s), p, "k_norm_slc.weight", f.k_pre[1], slc.dk, g.params), z.Hkv * z.Dk);
-  project(s.projection("k", 2), norm_and_rotate_backward(s, key_position(s), p, "k_norm_win.weight", f.k_pre[2], win.dk, g.params), z.Hkv * z.Dk);
+  project(s.projection("k", 0),
+          s.rotates_before() ? rope(keys.dx, z.T, z.Hkv, z.Dk, 1, s.model.rope_theta, -1) : keys.dx, z.Hkv * z.Dk);
+  project(s.projection("k", 1),
+          norm_and_rotate_backward(s, key_position(s), p, "k_norm_slc.weight", f.k_pre[1], slc.dk, g.params),
+          z.Hkv * z.Dk);
+  project(s.projection("k", 2),
+          norm_and_rotate_backward(s, key_position(s), p, "k_norm_win.weight", f.k_pre[2], win.dk, g.params),
+          z.Hkv * z.Dk);
   project(s.projection("v", 0), values.dx, z.Hkv * z.Dv);
   project(s.projection("v", 1), slc.dv, z.Hkv * z.Dv);
   project(s.projection("v", 2), win.dv, z.Hkv * z.Dv);

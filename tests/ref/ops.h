@@ -1,5 +1,6 @@
-// Naive references of the ops outside attention, forward and backward, templated on T: float, double, std::complex<double>. Formulas as on paper, one loop per
-// index, no blocking. A backward is proven from its forward by complex step (tests/ops/test_reference.cpp); comparisons look at real parts only.
+// Naive references of the ops outside attention, forward and backward, templated on T: float, double,
+// std::complex<double>. Formulas as on paper, one loop per index, no blocking. A backward is proven from its forward by
+// complex step (tests/ops/test_reference.cpp); comparisons look at real parts only.
 #pragma once
 
 #include <cmath>
@@ -90,7 +91,8 @@ NormGradients<T> rmsnorm_backward(const Vec<T>& dy, const Vec<T>& x, const Vec<T
     for (std::size_t c = 0; c < C; ++c) dot += w[c] * dy[n * C + c] * x[n * C + c];
     for (std::size_t c = 0; c < C; ++c) {
       const T x_nc = x[n * C + c];
-      g.dx[n * C + c] = rstd[n] * w[c] * dy[n * C + c] - x_nc * dot * rstd[n] * rstd[n] * rstd[n] / T(static_cast<double>(C));
+      g.dx[n * C + c] =
+          rstd[n] * w[c] * dy[n * C + c] - x_nc * dot * rstd[n] * rstd[n] * rstd[n] / T(static_cast<double>(C));
       g.dw[c] += dy[n * C + c] * x_nc * rstd[n];
     }
   }
@@ -99,7 +101,8 @@ NormGradients<T> rmsnorm_backward(const Vec<T>& dy, const Vec<T>& x, const Vec<T
 
 // --- RoPE: pairs (i, i + D/2) of x (B,T,H,D) turn by t * stride * theta^(-2i/D); sign -1 is the inverse
 template <class T>
-Vec<T> rope(const Vec<T>& x, std::size_t n_time, std::size_t H, std::size_t D, std::size_t stride, double theta, double sign = 1) {
+Vec<T> rope(const Vec<T>& x, std::size_t n_time, std::size_t H, std::size_t D, std::size_t stride, double theta,
+            double sign = 1) {
   Vec<T> y(x.size());
   for (std::size_t row = 0; row < x.size() / D; ++row)
     for (std::size_t i = 0; i < D / 2; ++i) {
@@ -159,7 +162,8 @@ Vec<T> cross_entropy_backward(const Vec<T>& logits, const Ids& targets, std::siz
   for (std::size_t n = 0; n < targets.size(); ++n) {
     if (targets[n] < 0) continue;
     const std::size_t target = n * V + static_cast<std::size_t>(targets[n]);
-    for (std::size_t v = 0; v < V; ++v) d[n * V + v] = T(scale) * std::exp(logits[n * V + v] - logits[target] - losses[n]);
+    for (std::size_t v = 0; v < V; ++v)
+      d[n * V + v] = T(scale) * std::exp(logits[n * V + v] - logits[target] - losses[n]);
     d[target] -= T(scale);
   }
   return d;

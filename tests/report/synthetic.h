@@ -1,4 +1,5 @@
-// Made-up runs that look like real ones: a falling loss with noise, warm-up and cosine, validation points, gates, and on request what goes wrong in life.
+// Made-up runs that look like real ones: a falling loss with noise, warm-up and cosine, validation points, gates, and
+// on request what goes wrong in life.
 #pragma once
 
 #include <fmt/format.h>
@@ -26,7 +27,8 @@ inline std::string run_record(const Synthetic& s, int resumed_from = 0) {
       R"("machine":"8-core EPYC, 2 threads","date":"2026-01-0{1}T10:00:00Z",)"
       R"("config":{{"model":{{"hidden_size":128,"attention":{{"type":"{0}","num_heads":4}}}},)"
       R"("data":{{"seed":1}},"train":{{"steps":{2},"batch_tokens":8192,"seed":{1},"optimizer":{{"lr":{4}}}}},)"
-      R"("log":{{"name":"{5}"}}}},"parameters":{3},"flops_per_token":{6},"peak_gflops":234.5,"memory_bytes":{7},"resumed_from":{8}}})"
+      R"("log":{{"name":"{5}"}}}},"parameters":{3},"flops_per_token":{6},"peak_gflops":234.5,)"
+      R"("memory_bytes":{7},"resumed_from":{8}}})"
       "\n",
       s.attention, s.seed, s.planned, s.attention == "nsa" ? 1305216 : 1181696, s.lr, s.name,
       s.attention == "nsa" ? 9.1e6 : 9.8e6, s.attention == "nsa" ? 412.5e6 : 398.1e6, resumed_from);
@@ -43,7 +45,9 @@ inline std::string metrics_text(const Synthetic& s) {
     double loss = true_loss(s, step) + s.noise * data.normal(i) + 0.4 * s.noise * noise.normal(i);
     double norm = 0.4 + 2.5 / (1 + step / 40.0) + 0.1 * std::fabs(noise.normal(i + 100000));
     const double ms = s.ms * (1 + 0.03 * noise.normal(i + 200000)), warm = std::min(1.0, step / 100.0);
-    const double lr = s.lr * warm * (0.1 + 0.45 * (1 + std::cos(3.14159265 * std::max(0, step - 100) / std::max(1, s.planned - 100))));
+    const double lr =
+        s.lr * warm *
+        (0.1 + 0.45 * (1 + std::cos(3.14159265 * std::max(0, step - 100) / std::max(1, s.planned - 100))));
     bool skipped = false;
     if (s.trouble && step % 487 == 0) {
       loss += 2.5;
@@ -51,23 +55,31 @@ inline std::string metrics_text(const Synthetic& s) {
     }
     if (s.trouble && step % 613 == 0) skipped = true;
     seconds += ms / 1000;
-    out += fmt::format(R"({{"type":"step","step":{},"tokens":{},"loss":{},"grad_norm":{},"lr":{:.6g},"ms":{:.1f},"seconds":{:.2f},)"
-                       R"("tokens_per_s":{:.0f},"share_of_peak":{:.3f},"z_loss":{:.2f},"z_norm":{:.2f})",
-                       step, step * 8192LL, skipped ? "null" : fmt::format("{:.5f}", loss), skipped ? "null" : fmt::format("{:.4f}", norm),
-                       lr, ms, seconds, 8192e3 / ms, 0.55, noise.normal(i), 0.1);
+    out += fmt::format(
+        R"({{"type":"step","step":{},"tokens":{},"loss":{},"grad_norm":{},"lr":{:.6g},"ms":{:.1f},"seconds":{:.2f},)"
+        R"("tokens_per_s":{:.0f},"share_of_peak":{:.3f},"z_loss":{:.2f},"z_norm":{:.2f})",
+        step, step * 8192LL, skipped ? "null" : fmt::format("{:.5f}", loss),
+        skipped ? "null" : fmt::format("{:.4f}", norm), lr, ms, seconds, 8192e3 / ms, 0.55, noise.normal(i), 0.1);
     out += skipped ? ",\"skipped\":true,\"reason\":\"non-finite\"}\n" : "}\n";
     if (s.val_every && (step % s.val_every == 0 || step == s.planned)) {
       const double val = true_loss(s, step) + 0.03 + 0.006 * noise.normal(i + 300000) + 0.012 * data.normal(77);
-      out += fmt::format(R"({{"type":"val","step":{},"tokens":{},"loss":{:.5f},"bits_per_byte":{:.5f}}})" "\n", step, step * 8192LL, val, val / 0.6931 / 1.02);
+      out += fmt::format(R"({{"type":"val","step":{},"tokens":{},"loss":{:.5f},"bits_per_byte":{:.5f}}})"
+                         "\n",
+                         step, step * 8192LL, val, val / 0.6931 / 1.02);
       if (s.attention == "nsa") {
         std::string layers;
         for (int l = 0; l < s.layers; ++l) {
           const double t = step / 2000.0;
-          layers += fmt::format("{}[{:.4f},{:.4f},{:.4f}]", l ? "," : "", 0.5 - 0.1 * t * l, 0.5 + 0.07 * t * (l - 1), 0.5 + 0.3 * t / (1 + l));
+          layers += fmt::format("{}[{:.4f},{:.4f},{:.4f}]", l ? "," : "", 0.5 - 0.1 * t * l, 0.5 + 0.07 * t * (l - 1),
+                                0.5 + 0.3 * t / (1 + l));
         }
-        out += fmt::format(R"({{"type":"gates","step":{},"layers":[{}]}})" "\n", step, layers);
+        out += fmt::format(R"({{"type":"gates","step":{},"layers":[{}]}})"
+                           "\n",
+                           step, layers);
       }
-      out += fmt::format(R"({{"type":"checkpoint","step":{},"path":"runs/{}/checkpoints/step_{:08}","ms":142.5}})" "\n", step, s.name, step);
+      out += fmt::format(R"({{"type":"checkpoint","step":{},"path":"runs/{}/checkpoints/step_{:08}","ms":142.5}})"
+                         "\n",
+                         step, s.name, step);
     }
   }
   if (s.cut_last) out.resize(out.size() - 40);

@@ -57,14 +57,16 @@ TEST_CASE("pages to look at", "[.page]") {
   growing.cut_last = true;
   test::Synthetic one{"one-point", "full"};
   one.steps = 1;
-  make_report(sources({paths[0], test::write_run(out + "/runs", growing), test::write_run(out + "/runs", one)}), out + "/uneven", -1, kInfo, 2, runs);
+  make_report(sources({paths[0], test::write_run(out + "/runs", growing), test::write_run(out + "/runs", one)}),
+              out + "/uneven", -1, kInfo, 2, runs);
 
   std::vector<std::string> foreign;
   for (int i = 0; i < 24; ++i) {
     std::string text = "step\tloss\n";
     const Rng rng(7, fmt::format("foreign {}", i));
     for (int step = 1; step <= 600; ++step)
-      text += fmt::format("{}\t{:.4f}\n", step * 10, 2 + 0.02 * i + 6 / (1 + step / 20.0) + 0.05 * rng.normal(static_cast<std::uint64_t>(step)));
+      text += fmt::format("{}\t{:.4f}\n", step * 10,
+                          2 + 0.02 * i + 6 / (1 + step / 20.0) + 0.05 * rng.normal(static_cast<std::uint64_t>(step)));
     foreign.push_back(fmt::format("{}/runs/sweep_{}.tsv", out, i));
     write_file_atomic(foreign.back(), text);
   }
@@ -74,7 +76,8 @@ TEST_CASE("pages to look at", "[.page]") {
 TEST_CASE("a comparison of two configurations with three seeds") {
   Folder folder;
   std::vector<Run> runs;
-  const Comparison c = make_report(sources(test::write_comparison(folder.path + "/runs")), folder.path + "/out", -1, kInfo, 2, runs);
+  const Comparison c =
+      make_report(sources(test::write_comparison(folder.path + "/runs")), folder.path + "/out", -1, kInfo, 2, runs);
   REQUIRE(c.groups.size() == 2);
   CHECK(c.groups[0].name == "full");
   CHECK(c.groups[1].name == "nsa");
@@ -86,8 +89,9 @@ TEST_CASE("a comparison of two configurations with three seeds") {
   REQUIRE(c.config.size() == 1);
   CHECK(c.config[0].path == "model.attention.type");
   const std::string page = read_file(folder.path + "/out/report.html");
-  CHECK(occurrences(page, "data-id=\"loss\"") == 2);                        // wide and narrow
-  CHECK(occurrences(page, "class=\"band f") == 2 * 2 + 2 + 2 * 1 + 2 + 2);  // loss, its two small ones, difference, norm
+  CHECK(occurrences(page, "data-id=\"loss\"") == 2);  // wide and narrow
+  CHECK(occurrences(page, "class=\"band f") ==
+        2 * 2 + 2 + 2 * 1 + 2 + 2);  // loss, its two small ones, difference, norm
   CHECK(page.find("http://") == page.find("http://www.w3.org/2000/svg"));
   CHECK(page.find("https://") == std::string::npos);
   CHECK(page.find("src=") == std::string::npos);
@@ -108,7 +112,8 @@ TEST_CASE("the awkward runs: one point, growing and cut, nothing but NaN, no los
   write_file_atomic(nans, "step\tloss\n1\tnan\n2\tnan\n");
   write_file_atomic(text, "1\t2.5\n2\t2.25\n");
   std::vector<Run> runs;
-  const std::vector<std::string> all{test::write_run(folder.path, one), test::write_run(folder.path, growing), test::write_run(folder.path, whole), nans, text};
+  const std::vector<std::string> all{test::write_run(folder.path, one), test::write_run(folder.path, growing),
+                                     test::write_run(folder.path, whole), nans, text};
   const Comparison c = make_report(sources(all), folder.path + "/out", -1, kInfo, 2, runs);
   CHECK(runs[0].state == RunState::running);
   CHECK(runs[1].last_step == 699);
@@ -133,10 +138,12 @@ TEST_CASE("one seed: noise unknown; differences in more than attention are named
   test::Synthetic a{"full-seed1", "full"}, b{"nsa-seed1", "nsa"};
   b.lr = 1e-3;
   std::vector<Run> runs;
-  const Comparison c = make_report(sources({test::write_run(folder.path, a), test::write_run(folder.path, b)}), "", -1, kInfo, 1, runs);
+  const Comparison c =
+      make_report(sources({test::write_run(folder.path, a), test::write_run(folder.path, b)}), "", -1, kInfo, 1, runs);
   CHECK(verdicts(c).at(0).find("noise unknown") != std::string::npos);
-  CHECK(
-      std::any_of(c.notes.begin(), c.notes.end(), [](const std::string& n) { return n.find("more than attention: train.optimizer.lr") != std::string::npos; }));
+  CHECK(std::any_of(c.notes.begin(), c.notes.end(), [](const std::string& n) {
+    return n.find("more than attention: train.optimizer.lr") != std::string::npos;
+  }));
 }
 
 TEST_CASE("two hundred runs make a small page") {
@@ -145,7 +152,8 @@ TEST_CASE("two hundred runs make a small page") {
   for (int i = 0; i < 200; ++i) {
     std::string text = "step\tloss\n";
     const Rng rng(1, fmt::format("{}", i));
-    for (int step = 1; step <= 3000; ++step) text += fmt::format("{}\t{:.3f}\n", step, 2 + 0.001 * i + 0.1 * rng.normal(static_cast<std::uint64_t>(step)));
+    for (int step = 1; step <= 3000; ++step)
+      text += fmt::format("{}\t{:.3f}\n", step, 2 + 0.001 * i + 0.1 * rng.normal(static_cast<std::uint64_t>(step)));
     paths.push_back(fmt::format("{}/run_{}.tsv", folder.path, i));
     write_file_atomic(paths.back(), text);
   }

@@ -40,8 +40,8 @@ const std::string kStep2 = R"({"type":"step","step":2,"loss":3.25})"
 }  // namespace
 
 TEST_CASE("numbers are read as strtod reads them") {
-  for (const char* text : {"0", "1", "-1.5", "3.14159265358979", "3.1415926535897931", "123456789012345678", "1e-3", "-2.5E+10", "0.1", "0.000001", "1e308",
-                           "5e-324", "9007199254740993"}) {
+  for (const char* text : {"0", "1", "-1.5", "3.14159265358979", "3.1415926535897931", "123456789012345678", "1e-3",
+                           "-2.5E+10", "0.1", "0.000001", "1e308", "5e-324", "9007199254740993"}) {
     INFO(text);
     CHECK(scan_number(text) == std::strtod(text, nullptr));
   }
@@ -55,20 +55,20 @@ TEST_CASE("numbers are read as strtod reads them") {
 }
 
 TEST_CASE("records of metrics.jsonl") {
-  const RawRun run = read_text(
-      R"({"type":"run","version":"0.1","command":"nsa train \"a\".json","config":{"train":{"tokens":1000,"batch_tokens":300,"seed":7},)"
-      R"("data":{"val":["a","b"]}},"parameters":12,"resumed_from":0})"
-      "\n" +
-      kStep1 +
-      R"({"type":"val","step":1,"tokens":9,"loss":3.75,"bits_per_byte":1.5})"
-      "\n"
-      R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})"
-      "\n"
-      R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})"
-      "\n"
-      R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})"
-      "\n" +
-      kStep2);
+  const RawRun run = read_text(R"({"type":"run","version":"0.1","command":"nsa train \"a\".json",)"
+                               R"("config":{"train":{"tokens":1000,"batch_tokens":300,"seed":7},)"
+                               R"("data":{"val":["a","b"]}},"parameters":12,"resumed_from":0})"
+                               "\n" +
+                               kStep1 +
+                               R"({"type":"val","step":1,"tokens":9,"loss":3.75,"bits_per_byte":1.5})"
+                               "\n"
+                               R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})"
+                               "\n"
+                               R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})"
+                               "\n"
+                               R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})"
+                               "\n" +
+                               kStep2);
   CHECK(run.info.config_value("train.seed") == "7");
   CHECK(run.info.config_value("data.val") == "[\"a\",\"b\"]");
   CHECK(run.info.command == "nsa train \"a\".json");
@@ -95,7 +95,8 @@ TEST_CASE("a file cut at any byte gives its complete lines") {
   const std::string text = test::metrics_text(s);
   for (std::size_t cut = 0; cut <= text.size(); ++cut) {
     const RawRun run = read_text(text.substr(0, cut));
-    const std::string whole = text.substr(0, text.rfind('\n', cut ? cut - 1 : 0) == std::string::npos ? 0 : text.rfind('\n', cut ? cut - 1 : 0) + 1);
+    const std::string whole = text.substr(
+        0, text.rfind('\n', cut ? cut - 1 : 0) == std::string::npos ? 0 : text.rfind('\n', cut ? cut - 1 : 0) + 1);
     REQUIRE(run.broken_lines == 0);
     REQUIRE(run.steps.size() >= read_text(whole).steps.size());
     REQUIRE(run.steps.size() <= read_text(whole).steps.size() + 1);  // complete but for its newline
@@ -164,7 +165,8 @@ TEST_CASE("step,loss files of other programs") {
   REQUIRE(tsv.steps.size() == 3);
   CHECK(tsv.steps[2].loss == 2.5);
   CHECK(std::isnan(tsv.steps[1].loss));
-  const RawRun csv = read_text("\"iter\", \"time\", \"train_loss\", \"val_loss\"\n1, 0.5, 3.5,\n2, 1.0, 3.0, 3.25\n", ',');
+  const RawRun csv =
+      read_text("\"iter\", \"time\", \"train_loss\", \"val_loss\"\n1, 0.5, 3.5,\n2, 1.0, 3.0, 3.25\n", ',');
   REQUIRE(csv.steps.size() == 2);
   CHECK(csv.steps[1].seconds == 1.0);
   REQUIRE(csv.vals.size() == 1);
@@ -173,7 +175,8 @@ TEST_CASE("step,loss files of other programs") {
   REQUIRE(bare.steps.size() == 2);
   CHECK(bare.steps[1].loss == 3.0);
   const RawRun json = read_text(
-      "{\"global_step\": 5, \"train/loss\": 2.0}\n{\"global_step\": 3, \"train/loss\": 2.5}\n{\"global_step\": 5, \"train/loss\": 1.5}\n{\"global_step\": 5, "
+      "{\"global_step\": 5, \"train/loss\": 2.0}\n{\"global_step\": 3, \"train/loss\": 2.5}\n{\"global_step\": 5, "
+      "\"train/loss\": 1.5}\n{\"global_step\": 5, "
       "\"val/loss\": 1.75}\n");
   REQUIRE(json.steps.size() == 2);  // sorted, the last word about step 5 wins
   CHECK(json.steps[0].step == 3);

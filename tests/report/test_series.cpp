@@ -89,8 +89,8 @@ TEST_CASE("groups are configurations: seeds, names of logs and threads do not co
 }
 
 TEST_CASE("means, ranges and paired differences over seeds") {
-  std::vector<Run> runs{make("a-s1", "1", 100, 0), make("a-s2", "2", 120, 0.2), make("b-s2", "2", 100, 0.3), make("b-s1", "1", 100, 0.1),
-                        make("b-s9", "9", 100, 5)};
+  std::vector<Run> runs{make("a-s1", "1", 100, 0), make("a-s2", "2", 120, 0.2), make("b-s2", "2", 100, 0.3),
+                        make("b-s1", "1", 100, 0.1), make("b-s9", "9", 100, 5)};
   smooth_runs(runs, 0);
   const auto groups = group_runs(runs);
   REQUIRE(groups.size() == 2);

@@ -20,7 +20,8 @@ std::vector<std::string> texts(const std::vector<Tick>& ticks) {
 std::vector<double> numbers(const std::string& svg, const std::string& pattern) {
   std::vector<double> out;
   const std::regex regex(pattern);
-  for (auto it = std::sregex_iterator(svg.begin(), svg.end(), regex); it != std::sregex_iterator(); ++it) out.push_back(std::stod((*it)[1]));
+  for (auto it = std::sregex_iterator(svg.begin(), svg.end(), regex); it != std::sregex_iterator(); ++it)
+    out.push_back(std::stod((*it)[1]));
   return out;
 }
 
@@ -45,10 +46,14 @@ Chart chart_of(std::vector<Layer> layers, double x_max, double y_max) {
 
 TEST_CASE("ticks are round and share a unit") {
   CHECK(texts(nice_ticks(0, 2000, 4, Unit::count)) == std::vector<std::string>{"0", "500", "1000", "1500", "2000"});
-  CHECK(texts(nice_ticks(0, 1e6, 4, Unit::count)) == std::vector<std::string>{"0", "0.2M", "0.4M", "0.6M", "0.8M", "1.0M"});
-  CHECK(texts(nice_ticks(-0.02, 0.01, 3, Unit::loss)) == std::vector<std::string>{"\u22120.02", "\u22120.01", "0", "0.01"});
-  CHECK(texts(nice_ticks(0, 480, 4, Unit::seconds)) == std::vector<std::string>{"0", "2 min", "4 min", "6 min", "8 min"});
-  CHECK(texts(nice_ticks(0, 5 * 3600, 5, Unit::seconds)) == std::vector<std::string>{"0", "1 h", "2 h", "3 h", "4 h", "5 h"});
+  CHECK(texts(nice_ticks(0, 1e6, 4, Unit::count)) ==
+        std::vector<std::string>{"0", "0.2M", "0.4M", "0.6M", "0.8M", "1.0M"});
+  CHECK(texts(nice_ticks(-0.02, 0.01, 3, Unit::loss)) ==
+        std::vector<std::string>{"\u22120.02", "\u22120.01", "0", "0.01"});
+  CHECK(texts(nice_ticks(0, 480, 4, Unit::seconds)) ==
+        std::vector<std::string>{"0", "2 min", "4 min", "6 min", "8 min"});
+  CHECK(texts(nice_ticks(0, 5 * 3600, 5, Unit::seconds)) ==
+        std::vector<std::string>{"0", "1 h", "2 h", "3 h", "4 h", "5 h"});
   CHECK(texts(nice_ticks(3, 3, 4, Unit::plain)).size() == 1);
   for (const double top : {1e-7, 0.003, 0.9, 7., 12345., 8e9, 3e14}) {
     const auto ticks = nice_ticks(0, top, 5, Unit::count);

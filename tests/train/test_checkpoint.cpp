@@ -26,8 +26,10 @@ struct Content {
   std::vector<float> data;
   std::vector<NamedTensor> weights, optimizer;
   explicit Content(float v) : data(1000, v) {
-    weights = {{"model.a.weight", {data.data(), DType::f32, {20, 10}}}, {"model.b.weight", {data.data() + 200, DType::f32, {300}}}};
-    optimizer = {{"m.model.a.weight", {data.data() + 500, DType::f32, {20, 10}}}, {"v.model.a.weight", {data.data() + 700, DType::f32, {300}}}};
+    weights = {{"model.a.weight", {data.data(), DType::f32, {20, 10}}},
+               {"model.b.weight", {data.data() + 200, DType::f32, {300}}}};
+    optimizer = {{"m.model.a.weight", {data.data() + 500, DType::f32, {20, 10}}},
+                 {"v.model.a.weight", {data.data() + 700, DType::f32, {300}}}};
   }
 };
 
@@ -45,7 +47,8 @@ void save(const std::string& run, std::int64_t step, std::int64_t keep = 2, floa
 
 std::vector<std::string> names_in(const std::string& run) {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(run + "/checkpoints")) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(run + "/checkpoints"))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -75,8 +78,13 @@ TEST_CASE("checkpoint: what is saved is loaded, to the bit") {
   s.skipped = 1;
   s.skipped_in_row = 1;
   s.seconds = 1e-300;
-  s.recent_losses = {
-      1.0 / 3, 5e-324, -0.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity(), 2};
+  s.recent_losses = {1.0 / 3,
+                     5e-324,
+                     -0.0,
+                     std::numeric_limits<double>::quiet_NaN(),
+                     std::numeric_limits<double>::infinity(),
+                     -std::numeric_limits<double>::infinity(),
+                     2};
   s.recent_norms = {std::numeric_limits<double>::max()};
   s.data_fingerprint = 0xffffffffffffffffull;
   s.config = "{ \"a\": \"\xc3\xa9\n\" }";
@@ -90,8 +98,10 @@ TEST_CASE("checkpoint: what is saved is loaded, to the bit") {
   CHECK(warnings.empty());
   CHECK(c.path == run.path() + "/checkpoints/step_00000500");
   const TrainState t = load_state(c);
-  CHECK(std::tie(t.step, t.tokens, t.position, t.optimizer_steps, t.skipped, t.skipped_in_row, t.seconds, t.data_fingerprint, t.config, t.recent_norms) ==
-        std::tie(s.step, s.tokens, s.position, s.optimizer_steps, s.skipped, s.skipped_in_row, s.seconds, s.data_fingerprint, s.config, s.recent_norms));
+  CHECK(std::tie(t.step, t.tokens, t.position, t.optimizer_steps, t.skipped, t.skipped_in_row, t.seconds,
+                 t.data_fingerprint, t.config, t.recent_norms) ==
+        std::tie(s.step, s.tokens, s.position, s.optimizer_steps, s.skipped, s.skipped_in_row, s.seconds,
+                 s.data_fingerprint, s.config, s.recent_norms));
   REQUIRE(t.recent_losses.size() == s.recent_losses.size());
   CHECK(std::isnan(t.recent_losses[3]));
   CHECK(std::signbit(t.recent_losses[2]));
@@ -154,7 +164,8 @@ TEST_CASE("checkpoint: the same step again replaces it; an interrupted replaceme
 }
 
 TEST_CASE("checkpoint: every kind of damage to every file is noticed, said, and survived") {
-  const std::vector<std::string> files{"model.safetensors", "optimizer-0000-of-0001.safetensors", "state.json", "manifest.json"};
+  const std::vector<std::string> files{"model.safetensors", "optimizer-0000-of-0001.safetensors", "state.json",
+                                       "manifest.json"};
   TempDir healthy;
   for (std::int64_t step : {10, 20}) save(healthy.path(), step);
   for (const std::string& file : files) {
@@ -164,7 +175,8 @@ TEST_CASE("checkpoint: every kind of damage to every file is noticed, said, and 
       const std::string path = run.path() + "/checkpoints/step_00000020/" + file;
       std::string content = read_file(path);
       const std::size_t size = content.size();
-      if (!std::strcmp(damage, "flip")) content[file == "manifest.json" ? content.find("xxh3\": \"") + 10 : size / 2] ^= 1;
+      if (!std::strcmp(damage, "flip"))
+        content[file == "manifest.json" ? content.find("xxh3\": \"") + 10 : size / 2] ^= 1;
       if (!std::strcmp(damage, "truncate")) content.resize(size - 3);
       if (!std::strcmp(damage, "grow")) content += "}";
       if (!std::strcmp(damage, "empty")) content.clear();
@@ -192,8 +204,10 @@ TEST_CASE("checkpoint: foreign manifests") {
   save(run.path(), 10);
   const std::string folder = run.path() + "/checkpoints/step_00000010", manifest = folder + "/manifest.json";
   const std::string good = read_file(manifest);
-  for (const char* bad : {"[]", "{}", "5", "{\"step\": 10, \"files\": []}", "{\"step\": 10, \"files\": {}}", "{\"step\": \"10\", \"files\": {}}",
-                          "{\"step\": 10, \"files\": {\"model.safetensors\": 1, \"optimizer-0000-of-0001.safetensors\": 1, \"state.json\": 1}}"}) {
+  for (const char* bad : {"[]", "{}", "5", "{\"step\": 10, \"files\": []}", "{\"step\": 10, \"files\": {}}",
+                          "{\"step\": \"10\", \"files\": {}}",
+                          "{\"step\": 10, \"files\": {\"model.safetensors\": 1, "
+                          "\"optimizer-0000-of-0001.safetensors\": 1, \"state.json\": 1}}"}) {
     std::ofstream(manifest) << bad;
     std::string said;
     CHECK(found(run.path(), &said) == -1);
@@ -250,7 +264,8 @@ TEST_CASE("load_tensors: refuses another model and then changes nothing") {
   Content into(-1);
   std::vector<NamedTensor> targets = into.weights;
   targets.pop_back();
-  CHECK(contains(error_of([&] { load_tensors(file, targets); }), file + ": tensor \"model.b.weight\" has no place in this model"));
+  CHECK(contains(error_of([&] { load_tensors(file, targets); }),
+                 file + ": tensor \"model.b.weight\" has no place in this model"));
   targets = into.weights;
   targets[1].name = "model.c.weight";
   CHECK(contains(error_of([&] { load_tensors(file, targets); }), "has no tensor \"model.c.weight\"; did you mean"));
@@ -271,7 +286,8 @@ TEST_CASE("RunLock: one at a time; a killed holder frees it") {
   const std::string run = dir.path() + "/new/run";
   {
     RunLock lock(run);
-    CHECK(contains(error_of([&] { RunLock second(run); }), "the run folder " + run + " is in use by process " + std::to_string(getpid()) + " on "));
+    CHECK(contains(error_of([&] { RunLock second(run); }),
+                   "the run folder " + run + " is in use by process " + std::to_string(getpid()) + " on "));
   }
   { RunLock again(run); }
   int ready[2];

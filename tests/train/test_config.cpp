@@ -35,9 +35,10 @@ TEST_CASE("config: the smallest one, with defaults for the rest") {
 }
 
 TEST_CASE("config: to_json is complete, reads back the same, and its own output is a fixed point") {
-  const Config c = small({"train.optimizer.lr=0.1234567890123456789", "model.rope_theta=500000", "train.optimizer.eps=1.1e-300", "data.val=x y,z",
-                          "data.seed=9007199254740991", "eval.sample_prompt=\"a\"\n\t\xc3\xa9", "model.attention.type=full", "train.schedule.type=wsd",
-                          "device=cpu", "log.tensorboard=false"});
+  const Config c =
+      small({"train.optimizer.lr=0.1234567890123456789", "model.rope_theta=500000", "train.optimizer.eps=1.1e-300",
+             "data.val=x y,z", "data.seed=9007199254740991", "eval.sample_prompt=\"a\"\n\t\xc3\xa9",
+             "model.attention.type=full", "train.schedule.type=wsd", "device=cpu", "log.tensorboard=false"});
   const std::string text = to_json(c);
   const Config back = parse_config(text, "saved");
   CHECK(to_json(back) == text);
@@ -57,12 +58,17 @@ TEST_CASE("config: sizes that do not fit together") {
   CHECK(error({"model.attention.num_heads=6", "model.attention.num_kv_heads=4"}) ==
         "c.json: model.attention.num_heads = 6 must be a multiple of model.attention.num_kv_heads = 4");
   CHECK(contains(error({"model.attention.head_dim=33"}), "head_dim = 33 must be even"));
-  CHECK(contains(error({"model.attention.compress_stride=12"}), "compress_block = 32 must be a multiple of model.attention.compress_stride = 12"));
-  CHECK(contains(error({"model.attention.select_block=72"}), "select_block = 72 must be a multiple of model.attention.compress_stride = 16"));
-  CHECK(contains(error({"model.attention.select_block=16"}), "select_block = 16 must be at least model.attention.compress_block = 32"));
-  CHECK(contains(error({"model.attention.select_count=2"}), "select_count = 2 must be at least select_init + select_local = 1 + 2"));
+  CHECK(contains(error({"model.attention.compress_stride=12"}),
+                 "compress_block = 32 must be a multiple of model.attention.compress_stride = 12"));
+  CHECK(contains(error({"model.attention.select_block=72"}),
+                 "select_block = 72 must be a multiple of model.attention.compress_stride = 16"));
+  CHECK(contains(error({"model.attention.select_block=16"}),
+                 "select_block = 16 must be at least model.attention.compress_block = 32"));
+  CHECK(contains(error({"model.attention.select_count=2"}),
+                 "select_count = 2 must be at least select_init + select_local = 1 + 2"));
   CHECK(contains(error({"model.norm_eps=0"}), "norm_eps"));
-  CHECK(error({"model.attention.type=full", "model.attention.select_count=2", "model.attention.compress_stride=12"}) == "");
+  CHECK(error({"model.attention.type=full", "model.attention.select_count=2", "model.attention.compress_stride=12"}) ==
+        "");
   CHECK(error({"model.attention.select_count=3"}) == "");
   CHECK(error({"model.attention.compress_stride=32"}) == "");
 }
@@ -71,15 +77,18 @@ TEST_CASE("config: length, batch, schedule, optimizer") {
   CHECK(contains(error({"train.steps=0"}), "either train.steps or train.tokens"));
   CHECK(contains(error({"train.tokens=5"}), "train.steps = 1000 and train.tokens = 5 both say"));
   CHECK(error({"train.batch_tokens=1000"}) ==
-        "c.json: train.batch_tokens = 1000 must be a multiple of train.micro_batch * data.sequence_length = 4 * 100 = 400; the nearest is 800 or 1200");
+        "c.json: train.batch_tokens = 1000 must be a multiple of train.micro_batch * data.sequence_length = 4 * 100 = "
+        "400; the nearest is 800 or 1200");
   CHECK(contains(error({"train.batch_tokens=399"}), "the nearest is 400"));
   CHECK(contains(error({"train.schedule.warmup_steps=1001"}), "warmup_steps = 1001 is more than the 1000 steps"));
   CHECK(error({"train.schedule.warmup_steps=1000"}) == "");
-  CHECK(contains(error({"train.schedule.type=wsd", "train.schedule.warmup_steps=900"}), "do not fit into the 1000 steps"));
+  CHECK(contains(error({"train.schedule.type=wsd", "train.schedule.warmup_steps=900"}),
+                 "do not fit into the 1000 steps"));
   CHECK(contains(error({"train.optimizer.beta1=1"}), "beta1"));
   CHECK(contains(error({"train.optimizer.beta2=1"}), "beta2"));
   CHECK(contains(error({"train.optimizer.eps=0"}), "eps"));
-  CHECK(contains(error({"checkpoint.keep=1"}), "checkpoint.keep (checkpoints kept, newest first) must lie in 2 .. 1000000, got 1"));
+  CHECK(contains(error({"checkpoint.keep=1"}),
+                 "checkpoint.keep (checkpoints kept, newest first) must lie in 2 .. 1000000, got 1"));
 }
 
 TEST_CASE("config: data, samples, names") {
@@ -96,7 +105,8 @@ TEST_CASE("config: data, samples, names") {
 TEST_CASE("config: a config made in code is checked as well") {
   Config c = small();
   c.model.vocab_size = 0;
-  CHECK(contains(error_of([&] { check(c); }), "model.vocab_size (V, number of tokens the model knows) must lie in 2 .. 16777216, got 0"));
+  CHECK(contains(error_of([&] { check(c); }),
+                 "model.vocab_size (V, number of tokens the model knows) must lie in 2 .. 16777216, got 0"));
   CHECK(contains(error_of([&] { check(c.model); }), "model.vocab_size"));
   c = small();
   c.train.batch_tokens = 0;

@@ -132,18 +132,21 @@ TEST_CASE("resuming drops what came after the restored step and a line cut by a 
   log.step(step_record(4));
   const auto r = lines_of(path);
   std::vector<std::string> seen;
-  for (const json& record : r) seen.push_back(record["type"].get<std::string>() + (record.contains("step") ? std::to_string(record["step"].get<int>()) : ""));
+  for (const json& record : r)
+    seen.push_back(record["type"].get<std::string>() +
+                   (record.contains("step") ? std::to_string(record["step"].get<int>()) : ""));
   CHECK(seen == std::vector<std::string>{"run", "step1", "step2", "step3", "val3", "run", "step4"});
   CHECK(r[5]["resumed_from"] == 3);
 }
 
 TEST_CASE("metrics_up_to keeps bytes of what it keeps") {
   CHECK(metrics_up_to("", 3) == "");
-  CHECK(metrics_up_to("{\"step\": 3 }\nnot json\n[1]\n{\"step\":4}\n{\"type\":\"run\"}\n{\"step\":1}", 3) == "{\"step\": 3 }\n{\"type\":\"run\"}\n");
+  CHECK(metrics_up_to("{\"step\": 3 }\nnot json\n[1]\n{\"step\":4}\n{\"type\":\"run\"}\n{\"step\":1}", 3) ==
+        "{\"step\": 3 }\n{\"type\":\"run\"}\n");
 }
 
 TEST_CASE("CRC-32C is Castagnoli's") {
-  CHECK(crc32c("123456789") == 0xE3069283u);          // check value of the polynomial
+  CHECK(crc32c("123456789") == 0xE3069283u);            // check value of the polynomial
   CHECK(crc32c(std::string(32, '\0')) == 0x8A9136AAu);  // RFC 3720 B.4
 }
 
@@ -162,7 +165,8 @@ TEST_CASE("the event file: records with right checksums, tags and steps; a resta
   CHECK(payloads[1].find("train/loss") != std::string::npos);
   CHECK(payloads[1].find("train/grad_norm") != std::string::npos);
   CHECK(payloads[1].substr(9, 3) == "\x10\xAC\x02");  // after field 1 (9 bytes): field 2, varint 300
-  CHECK(payloads[2].find(std::string("\x0A\x08val/loss\x15\x00\x00\x20\x40", 15)) != std::string::npos);  // tag, then float 2.5
+  CHECK(payloads[2].find(std::string("\x0A\x08val/loss\x15\x00\x00\x20\x40", 15)) !=
+        std::string::npos);  // tag, then float 2.5
   std::filesystem::remove(path);
 
   TensorBoardWriter restarted(dir.path(), 300);
@@ -183,7 +187,8 @@ TEST_CASE("run.log gets a readable line per shown step, and always the skipped o
     }
   }
   const std::string text = read_file(dir.path() + "/run.log");
-  CHECK(text.find("step   1/100  loss 4.0000  norm 1.500  lr 1.00e-03  20 ms  3.20k tok/s  32 % of peak  ETA 2.0 s") != std::string::npos);
+  CHECK(text.find("step   1/100  loss 4.0000  norm 1.500  lr 1.00e-03  20 ms  3.20k tok/s  32 % of peak  ETA 2.0 s") !=
+        std::string::npos);
   CHECK(text.find("step   2/100") == std::string::npos);
   CHECK(text.find("SKIPPED (outlier)") != std::string::npos);
   CHECK(text.find("step  10/100") != std::string::npos);

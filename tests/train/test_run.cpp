@@ -17,7 +17,8 @@ namespace {
 
 constexpr std::int64_t kT = 24, kVocab = 29;
 
-// Four shards: 5 sequences, less than one sequence, 3 sequences and a tail, 1 sequence: an epoch of 9 sequences ends in the middle of batches of 4.
+// Four shards: 5 sequences, less than one sequence, 3 sequences and a tail, 1 sequence: an epoch of 9 sequences ends in
+// the middle of batches of 4.
 void write_shards(const std::string& dir) {
   ShardInfo info;
   info.tokenizer = "test", info.vocab_size = kVocab, info.eot = 0;
@@ -27,8 +28,10 @@ void write_shards(const std::string& dir) {
     ShardWriter writer(dir + "/part" + std::to_string(tokens), info, 1 << 20);
     std::vector<std::int32_t> document;
     for (std::int64_t i = 0; i + 1 < tokens; ++i) {
-      const std::int32_t previous = document.empty() ? 1 : document.back();  // a pattern that can be learnt, with some noise
-      document.push_back(rng.uniform(n++) < 0.2 ? 1 + static_cast<std::int32_t>(rng.bits(n++) % (kVocab - 1)) : 1 + (previous * 5 + 3) % (kVocab - 1));
+      const std::int32_t previous =
+          document.empty() ? 1 : document.back();  // a pattern that can be learnt, with some noise
+      document.push_back(rng.uniform(n++) < 0.2 ? 1 + static_cast<std::int32_t>(rng.bits(n++) % (kVocab - 1))
+                                                : 1 + (previous * 5 + 3) % (kVocab - 1));
     }
     writer.document(document, tokens * 3);
     writer.finish();
@@ -41,7 +44,8 @@ Config tiny_config(const std::string& dir, AttentionType type, const std::string
   AttentionConfig& a = c.model.attention;
   a.type = type;
   a.num_heads = 2, a.num_kv_heads = 1, a.head_dim = 8;
-  a.compress_block = 4, a.compress_stride = 2, a.select_block = 4, a.select_count = 4, a.window = type == AttentionType::nsa ? 6 : 0;
+  a.compress_block = 4, a.compress_stride = 2, a.select_block = 4, a.select_count = 4,
+  a.window = type == AttentionType::nsa ? 6 : 0;
   c.data.train = {dir + "/part*.bin"};
   c.data.val = {dir + "/part*.bin"};
   c.data.sequence_length = kT;
@@ -113,12 +117,14 @@ TEST_CASE("a stopped and resumed run ends with the same bits and the same metric
 TEST_CASE("a validation that a killed process had no time for is made up when the run goes on", "[run]") {
   const TempDir dir;
   write_shards(dir.path());
-  const Config straight = tiny_config(dir.path(), AttentionType::nsa, "straight"), broken = tiny_config(dir.path(), AttentionType::nsa, "broken");
+  const Config straight = tiny_config(dir.path(), AttentionType::nsa, "straight"),
+               broken = tiny_config(dir.path(), AttentionType::nsa, "broken");
   train_with_stops(straight, {});
   const auto validations = [](const Config& config) {
     std::vector<std::string> lines;
     const std::string text = read_file(run_dir(config) + "/metrics.jsonl");
-    for (std::size_t at = 0; (at = text.find("{\"type\":\"val\"", at)) != std::string::npos; ++at) lines.push_back(text.substr(at, text.find('\n', at) - at));
+    for (std::size_t at = 0; (at = text.find("{\"type\":\"val\"", at)) != std::string::npos; ++at)
+      lines.push_back(text.substr(at, text.find('\n', at) - at));
     return lines;
   };
   REQUIRE(validations(straight).size() == 3);  // after 5, 10 and the last
@@ -142,7 +148,8 @@ TEST_CASE("a validation that a killed process had no time for is made up when th
 TEST_CASE("a resumed run that lost its optimizer state would be noticed", "[run]") {
   const TempDir dir;
   write_shards(dir.path());
-  const Config straight = tiny_config(dir.path(), AttentionType::full, "straight"), broken = tiny_config(dir.path(), AttentionType::full, "broken");
+  const Config straight = tiny_config(dir.path(), AttentionType::full, "straight"),
+               broken = tiny_config(dir.path(), AttentionType::full, "broken");
   train_with_stops(straight, {});
   RunOptions options = quiet();
   options.stop_after_step = 6;
@@ -179,7 +186,8 @@ TEST_CASE("a finished run has nothing to do and does not change", "[run]") {
   const std::string log = read_file(run_dir(config) + "/run.log");
   const std::size_t at = log.find("memory: ");
   REQUIRE(at != std::string::npos);
-  const std::size_t planned = std::stoul(log.substr(at + 8)), used = std::stoul(log.substr(log.find("planned, ", at) + 9));
+  const std::size_t planned = std::stoul(log.substr(at + 8)),
+                    used = std::stoul(log.substr(log.find("planned, ", at) + 9));
   CHECK(planned == used);
 }
 

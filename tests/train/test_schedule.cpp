@@ -48,7 +48,7 @@ TEST_CASE("linear: a line from lr to min") {
 
 TEST_CASE("wsd: lr until the last fifth, then a line that ends at min") {
   const ScheduleConfig c = make(ScheduleType::wsd, 2, 0.5, 0.2);
-  CHECK(learning_rate(c, 1.0, 15, 20) == 1.0);   // 4 decaying steps: 16..19
+  CHECK(learning_rate(c, 1.0, 15, 20) == 1.0);  // 4 decaying steps: 16..19
   CHECK(learning_rate(c, 1.0, 16, 20) == Approx(0.875));
   CHECK(learning_rate(c, 1.0, 18, 20) == Approx(0.625));
   CHECK(learning_rate(c, 1.0, 19, 20) == Approx(0.5));

@@ -1,15 +1,20 @@
 // Selected branch, forward and backward: query t attends to the tokens s <= t of the n blocks it chose.
-// Who does what: key-outer inside a segment of queries. For every block the queries of the segment that chose it are gathered into tiles of queries x G heads,
-//   so tiles are full whatever G is and however little neighbours agree, and a key block is loaded once per segment. Forward: one segment per piece of work;
-//   o, m and l of its queries go through memory between blocks. Where all queries of a segment chose all blocks they see (the first n l' tokens), they are
-//   walked in order instead, and stay loaded from block to block. Backward: all five products of a (tile, block) pair at once; a piece is a pair (segment s of
-//   queries, segment c of blocks), c <= s, and pieces with equal (s + c) mod (odd number of segments) touch different queries and different keys. Such sets
-//   follow each other, and a piece waits for those of earlier sets that share its queries or its keys. So neither dq nor dk, dv needs atomics, copies or a
-//   second pass.
-// Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * T * n l' * D multiply-adds; (query, block) pairs move 3 (forward) / 4 (backward) rows of G * D
-//   floats, against 2 l' / 5 l' multiply-adds for each. Packed keys 2 (forward) / 3 + 2 (backward) times k's size, inverse index T n ints.
+// Who does what: key-outer inside a segment of queries. For every block the queries of the segment that chose it are
+// gathered into tiles of queries x G heads,
+//   so tiles are full whatever G is and however little neighbours agree, and a key block is loaded once per segment.
+//   Forward: one segment per piece of work; o, m and l of its queries go through memory between blocks. Where all
+//   queries of a segment chose all blocks they see (the first n l' tokens), they are walked in order instead, and stay
+//   loaded from block to block. Backward: all five products of a (tile, block) pair at once; a piece is a pair (segment
+//   s of queries, segment c of blocks), c <= s, and pieces with equal (s + c) mod (odd number of segments) touch
+//   different queries and different keys. Such sets follow each other, and a piece waits for those of earlier sets that
+//   share its queries or its keys. So neither dq nor dk, dv needs atomics, copies or a second pass.
+// Bytes and FLOPs: 2 (forward) / 5 (backward) products of H * T * n l' * D multiply-adds; (query, block) pairs move 3
+// (forward) / 4 (backward) rows of G * D
+//   floats, against 2 l' / 5 l' multiply-adds for each. Packed keys 2 (forward) / 3 + 2 (backward) times k's size,
+//   inverse index T n ints.
 // Assumes H a multiple of Hkv, no block twice in a query's list; any other size works.
-// Determinism: segments, and the order in which pieces add to a segment's dq and to its dk, dv, depend on the shapes and on `selected` alone.
+// Determinism: segments, and the order in which pieces add to a segment's dq and to its dk, dv, depend on the shapes
+// and on `selected` alone.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nsa/cpu/attend_selected.cpp"
 #include <hwy/foreach_target.h>
@@ -32,18 +37,23 @@ struct ForwardState {
 };
 
 /// keys[i]: how many keys of block j query t[i] sees
-HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, const std::int32_t* t, std::int64_t nq, std::int32_t* keys) {
-  for (std::int64_t i = 0; i < nq; ++i) keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t[i] + 1 - j * z.block, 0, z.keys_in(j)));
+HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, const std::int32_t* t, std::int64_t nq,
+                              std::int32_t* keys) {
+  for (std::int64_t i = 0; i < nq; ++i)
+    keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t[i] + 1 - j * z.block, 0, z.keys_in(j)));
 }
 
 /// The same of queries that follow each other.
-HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, std::int64_t t0, std::int64_t nq, std::int32_t* keys) {
-  for (std::int64_t i = 0; i < nq; ++i) keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t0 + i + 1 - j * z.block, 0, z.keys_in(j)));
+HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, std::int64_t t0, std::int64_t nq,
+                              std::int32_t* keys) {
+  for (std::int64_t i = 0; i < nq; ++i)
+    keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t0 + i + 1 - j * z.block, 0, z.keys_in(j)));
 }
 
 /// nq queries t against block j
-HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq,
-                               const PackedKeys& packed, const ForwardState& x) {
+HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j,
+                               const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
+                               const ForwardState& x) {
   std::int32_t keys[BranchDims::kTileRows];
   count_visible(z, j, t, nq, keys);
   for (std::int64_t i = 0; i < nq; ++i) {
@@ -51,7 +61,8 @@ HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std
     load_query(z, tile, i * z.G, x.q, row);
     std::copy_n(x.m + row, z.G, tile.m + i * z.G);
     std::copy_n(x.l + row, z.G, tile.l + i * z.G);
-    for (std::int64_t g = 0; g < z.G; ++g) copy_scaled<false>(tile.o + (i * z.G + g) * z.ldv, x.o + (row + g) * z.Dv, z.Dv, z.Dvp, 1.0f);
+    for (std::int64_t g = 0; g < z.G; ++g)
+      copy_scaled<false>(tile.o + (i * z.G + g) * z.ldv, x.o + (row + g) * z.Dv, z.Dv, z.Dvp, 1.0f);
   }
   forward_block(z, tile, nq, keys, packed, packed.at(z, bh, j));
   for (std::int64_t i = 0; i < nq; ++i) {
@@ -62,15 +73,17 @@ HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std
   }
 }
 
-HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, const InverseIndex& index,
-                                  const PackedKeys& packed, const ForwardState& x) {
+HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s,
+                                  const InverseIndex& index, const PackedKeys& packed, const ForwardState& x) {
   const std::int64_t t0 = index.segments.begin(s), t1 = index.segments.end(s, z.T);
   bool all = true;
   for (std::int64_t j = 0; j * z.block < t1; ++j) all = all && index.all_chose(bh, s, j, z.block);
   if (all) {
     for (std::int64_t t = t0; t < t1; t += z.queries) {
       const std::int64_t nq = std::min(z.queries, t1 - t);
-      forward_walk(z, tile, bh, t, nq, [&](std::int64_t j, std::int32_t* keys) { count_visible(z, j, t, nq, keys); }, packed, x.o, x.m, x.q);
+      forward_walk(
+          z, tile, bh, t, nq, [&](std::int64_t j, std::int32_t* keys) { count_visible(z, j, t, nq, keys); }, packed,
+          x.o, x.m, x.q);
     }
     return;
   }
@@ -82,7 +95,8 @@ HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, 
   }
   for (std::int64_t j = 0; j * z.block < t1; ++j) {
     const auto [t, size] = index.list(bh, s, j);
-    for (std::int64_t i = 0; i < size; i += z.queries) forward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
+    for (std::int64_t i = 0; i < size; i += z.queries)
+      forward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
   }
   for (std::int64_t t = t0; t < t1; ++t)
     for (std::int64_t row = z.row(bh, t), end = row + z.G; row < end; ++row)
@@ -120,39 +134,45 @@ struct BackwardState {
   }
 };
 
-HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j, const std::int32_t* t, std::int64_t nq,
-                                const PackedKeys& packed, const BackwardState& state) {
+HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j,
+                                const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
+                                const BackwardState& state) {
   const QueryGradients& x = state.x;
   std::int32_t keys[BranchDims::kTileRows];
   count_visible(z, j, t, nq, keys);
-  for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t[i]));
+  for (std::int64_t i = 0; i < nq; ++i)
+    load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t[i]));
   const auto [dk, dv] = state.of(z, bh, j);
   backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk, dv);
   for (std::int64_t i = 0; i < nq; ++i) store_dq<true>(z, tile, i * z.G, x.dq, z.row(bh, t[i]));
 }
 
 /// Queries of segment s against the blocks of segment c
-HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s, std::int64_t c,
-                                 const InverseIndex& index, const PackedKeys& packed, const BackwardState& x) {
-  const std::int64_t j0 = c * index.segments.blocks, j1 = std::min(z.blocks, j0 + index.segments.blocks), t1 = index.segments.end(s, z.T);
+HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s,
+                                 std::int64_t c, const InverseIndex& index, const PackedKeys& packed,
+                                 const BackwardState& x) {
+  const std::int64_t j0 = c * index.segments.blocks, j1 = std::min(z.blocks, j0 + index.segments.blocks),
+                     t1 = index.segments.end(s, z.T);
   bool all = true;
   for (std::int64_t j = j0; j < j1; ++j) all = all && index.all_chose(bh, s, j, z.block);
   if (all) {
     for (std::int64_t t = index.segments.begin(s); t < t1; t += z.queries) {
       const std::int64_t nq = std::min(z.queries, t1 - t);
       backward_walk<true>(
-          z, tile, bh, t, nq, j0, j1, [&](std::int64_t j, std::int32_t* keys) { count_visible(z, j, t, nq, keys); }, packed, x.x,
-          [&](std::int64_t j) { return x.of(z, bh, j); });
+          z, tile, bh, t, nq, j0, j1, [&](std::int64_t j, std::int32_t* keys) { count_visible(z, j, t, nq, keys); },
+          packed, x.x, [&](std::int64_t j) { return x.of(z, bh, j); });
     }
     return;
   }
   for (std::int64_t j = j0; j < j1; ++j) {
     const auto [t, size] = index.list(bh, s, j);
-    for (std::int64_t i = 0; i < size; i += z.queries) backward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
+    for (std::int64_t i = 0; i < size; i += z.queries)
+      backward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
   }
 }
 
-/// The pieces (s, c), c <= s, in sets e = (s + c) mod odd: set by set, each from its diagonal on, where the heaviest piece is.
+/// The pieces (s, c), c <= s, in sets e = (s + c) mod odd: set by set, each from its diagonal on, where the heaviest
+/// piece is.
 struct PieceOrder {
   std::int64_t segments, odd;
   explicit PieceOrder(std::int64_t segments_) : segments(segments_), odd(segments_ | 1) {}
@@ -167,7 +187,8 @@ struct PieceOrder {
     const std::int64_t s = (e * (odd + 1) / 2 + k) % odd, c = other(e, s);
     if (!exists(s, c)) return false;
     piece = {s, c, 0, 0};
-    for (std::int64_t earlier = 0; earlier < e; ++earlier) piece.before_s += exists(s, other(earlier, s)), piece.before_c += exists(other(earlier, c), c);
+    for (std::int64_t earlier = 0; earlier < e; ++earlier)
+      piece.before_s += exists(s, other(earlier, s)), piece.before_c += exists(other(earlier, c), c);
     return true;
   }
 
@@ -177,8 +198,8 @@ struct PieceOrder {
 
 }  // namespace
 
-void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa,
-                              Write dq_mode) {
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
+                              In selected, const NsaShape& nsa, Write dq_mode) {
   const BranchDims z(q, k, v.dim(3), nsa.l_sel);
   ArenaScope scope(dev.work);
   const PackedKeys packed(dev, z, {.kt = true, .k = true, .vt = true});
@@ -186,15 +207,19 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
   const Tensor sums = dev.scratch({z.groups() * z.blocks, z.block * (z.ldk + z.ldv)});
   const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(z, nullptr).floats});
   const std::int64_t segments = index.segments.count;
-  const Tensor turns = dev.scratch({2, z.groups(), segments}, DType::i32);  // pieces done with these queries, with these keys
+  const Tensor turns =
+      dev.scratch({2, z.groups(), segments}, DType::i32);  // pieces done with these queries, with these keys
   if (dev.planning()) return;
   std::fill_n(turns.i32(), turns.numel(), 0);
   pack_keys(dev, z, packed, k.f32(), v.f32());
-  parallel_for(dev.threads, z.groups() * segments, [&](std::int64_t i, int) HWY_ATTR { index.build_segment(i / segments, i % segments, selected.i32()); });
-  parallel_for(dev.threads, sums.dim(0), [&](std::int64_t i, int) HWY_ATTR { std::fill_n(sums.f32() + i * sums.dim(1), sums.dim(1), 0.0f); });
+  parallel_for(dev.threads, z.groups() * segments,
+               [&](std::int64_t i, int) HWY_ATTR { index.build_segment(i / segments, i % segments, selected.i32()); });
+  parallel_for(dev.threads, sums.dim(0),
+               [&](std::int64_t i, int) HWY_ATTR { std::fill_n(sums.f32() + i * sums.dim(1), sums.dim(1), 0.0f); });
   if (dq_mode == Write::overwrite) {
     const std::int64_t size = z.H * z.Dk;
-    parallel_for(dev.threads, z.B * z.T, [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.f32() + i * size, size, 0.0f); });
+    parallel_for(dev.threads, z.B * z.T,
+                 [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.f32() + i * size, size, 0.0f); });
   }
   const BackwardState x{{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32()}, sums.f32()};
   const PieceOrder order(segments);
@@ -206,7 +231,8 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
     std::int32_t& turn_c = turns.i32()[(z.groups() + bh) * segments + piece.c];
     wait_for(turn_s, piece.before_s);
     wait_for(turn_c, piece.before_c);
-    backward_piece(z, TileScratch::backward(z, scratch.f32() + thread * scratch.dim(1)), bh, piece.s, piece.c, index, packed, x);
+    backward_piece(z, TileScratch::backward(z, scratch.f32() + thread * scratch.dim(1)), bh, piece.s, piece.c, index,
+                   packed, x);
     pass_turn(turn_s, piece.before_s + 1);
     pass_turn(turn_c, piece.before_c + 1);
   });
@@ -230,8 +256,8 @@ void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In
   HWY_DYNAMIC_DISPATCH(attend_selected_forward)(dev, o, lse, q, k, v, selected, nsa);
 }
 
-void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected, const NsaShape& nsa,
-                              Write dq_mode) {
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
+                              In selected, const NsaShape& nsa, Write dq_mode) {
   HWY_DYNAMIC_DISPATCH(attend_selected_backward)(dev, dq, dk, dv, d_o, delta, lse, q, k, v, selected, nsa, dq_mode);
 }
 

@@ -1,6 +1,7 @@
-// One tile of a branch against one block of keys, compiled once per SIMD target: the step of flash attention (online softmax, arXiv 2205.14135) forward and
-// backward. Logits are kept in base 2: q is packed times log2(e)/sqrt(Dk), so p = 2^(s - m). Every row has its own number of visible keys, a prefix of the
-// block; a row that sees none keeps its state.
+// One tile of a branch against one block of keys, compiled once per SIMD target: the step of flash attention (online
+// softmax, arXiv 2205.14135) forward and backward. Logits are kept in base 2: q is packed times log2(e)/sqrt(Dk), so p
+// = 2^(s - m). Every row has its own number of visible keys, a prefix of the block; a row that sees none keeps its
+// state.
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -29,7 +30,8 @@ HWY_INLINE float query_scale(const BranchDims& z) { return kLog2e / std::sqrt(st
 
 /// to[0, n) = [to +] scale * from; then zeros up to n_padded. Neither side needs alignment.
 template <bool kAdd>
-HWY_INLINE void copy_scaled(float* HWY_RESTRICT to, const float* HWY_RESTRICT from, std::int64_t n, std::int64_t n_padded, float scale) {
+HWY_INLINE void copy_scaled(float* HWY_RESTRICT to, const float* HWY_RESTRICT from, std::int64_t n,
+                            std::int64_t n_padded, float scale) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const TileVec factor = hn::Set(d, scale);
@@ -42,14 +44,17 @@ HWY_INLINE void copy_scaled(float* HWY_RESTRICT to, const float* HWY_RESTRICT fr
   for (; i < n_padded; ++i) to[i] = 0;
 }
 
-/// to (D,lds) = from (keys,D)^T and zeros up to a whole vector of keys: what is computed with them is masked, but must not be garbage that may be NaN.
-inline void transpose_keys(float* to, std::int64_t lds, const float* from, std::int64_t stride, std::int64_t keys, std::int64_t D) {
+/// to (D,lds) = from (keys,D)^T and zeros up to a whole vector of keys: what is computed with them is masked, but must
+/// not be garbage that may be NaN.
+inline void transpose_keys(float* to, std::int64_t lds, const float* from, std::int64_t stride, std::int64_t keys,
+                           std::int64_t D) {
   transpose(to, lds, from, stride, keys, D);
   for (std::int64_t e = 0; e < D; ++e) std::fill(to + e * lds + keys, to + e * lds + round_up(keys, kTileN), 0.0f);
 }
 
 /// Fills every block; k (B,S,Hkv,Dk), v (B,S,Hkv,Dv) or null
-inline void pack_keys(const Device& dev, const BranchDims& z, const PackedKeys& packed, const float* k, const float* v) {
+inline void pack_keys(const Device& dev, const BranchDims& z, const PackedKeys& packed, const float* k,
+                      const float* v) {
   parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
     const std::int64_t bh = i / z.blocks, j = i % z.blocks, keys = z.keys_in(j), first = z.key_row(bh, j * z.block);
     float* block = packed.data + i * packed.size;
@@ -60,10 +65,12 @@ inline void pack_keys(const Device& dev, const BranchDims& z, const PackedKeys& 
   });
 }
 
-/// Scratch of one thread, cut from one row of a (threads, floats) tensor. The same object without memory counts the floats.
+/// Scratch of one thread, cut from one row of a (threads, floats) tensor. The same object without memory counts the
+/// floats.
 struct TileScratch {
-  float *q = nullptr, *o = nullptr, *s = nullptr, *m = nullptr, *l = nullptr, *top = nullptr, *sum = nullptr;  // forward; top, sum: a vector per row
-  float *d_o = nullptr, *dq = nullptr, *lse2 = nullptr, *delta = nullptr;                                      // backward; p, then ds, is s
+  float *q = nullptr, *o = nullptr, *s = nullptr, *m = nullptr, *l = nullptr, *top = nullptr,
+        *sum = nullptr;                                                    // forward; top, sum: a vector per row
+  float *d_o = nullptr, *dq = nullptr, *lse2 = nullptr, *delta = nullptr;  // backward; p, then ds, is s
   std::int64_t floats = 0;
 
   float* take(float* base, std::int64_t n) {
@@ -95,15 +102,18 @@ HWY_INLINE TileVec load_visible(const float* s, std::int64_t c, std::int64_t key
   return hn::IfThenElse(hn::Lt(hn::Iota(d, 0.0f), hn::Set(d, static_cast<float>(keys - c))), x, hn::Set(d, -kInfinity));
 }
 
-/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the maximum once it is kSlack above m, so o is hardly ever rescaled.
-HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int64_t keys, float* HWY_RESTRICT o, std::int64_t Dvp, float* m, float* l) {
+/// s (width) logits of one row become p = 2^(s - m); m, l and o (Dvp) follow the maximum once it is kSlack above m, so
+/// o is hardly ever rescaled.
+HWY_INLINE void softmax_row(float* HWY_RESTRICT s, std::int64_t width, std::int64_t keys, float* HWY_RESTRICT o,
+                            std::int64_t Dvp, float* m, float* l) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), end = round_up(keys, lanes);
   for (std::int64_t c = end; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, s + c);
   if (keys == 0) return;
   TileVec top0 = hn::Set(d, -kInfinity), top1 = top0;
   std::int64_t c = 0;
-  for (; c + 2 * lanes <= keys; c += 2 * lanes) top0 = hn::Max(top0, hn::LoadU(d, s + c)), top1 = hn::Max(top1, hn::LoadU(d, s + c + lanes));
+  for (; c + 2 * lanes <= keys; c += 2 * lanes)
+    top0 = hn::Max(top0, hn::LoadU(d, s + c)), top1 = hn::Max(top1, hn::LoadU(d, s + c + lanes));
   for (; c < end; c += lanes) top0 = hn::Max(top0, load_visible(s, c, keys));
   const float top = hn::GetLane(hn::MaxOfLanes(d, hn::Max(top0, top1)));
   if (top > *m + kSlack) {
@@ -149,20 +159,24 @@ struct SoftmaxRowsSink {
   }
 };
 
-/// The probabilities of a block that every row sees whole, in one pass; `width` keys, a multiple of kTileN. False: a row has no reference yet, or its logits
-/// leapt; the block is then to be done in two passes.
-HWY_INLINE bool softmax_rows(const BranchDims& z, const TileScratch& tile, std::int64_t rows, std::int64_t width, const float* kt) {
+/// The probabilities of a block that every row sees whole, in one pass; `width` keys, a multiple of kTileN. False: a
+/// row has no reference yet, or its logits leapt; the block is then to be done in two passes.
+HWY_INLINE bool softmax_rows(const BranchDims& z, const TileScratch& tile, std::int64_t rows, std::int64_t width,
+                             const float* kt) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   if (std::any_of(tile.m, tile.m + rows, [](float m) { return m == -kInfinity; })) return false;
   std::fill_n(tile.top, rows * kTileN, -kInfinity);
   std::fill_n(tile.sum, rows * kTileN, 0.0f);
-  tile_product(rows, width, z.Dk, tile.q, z.ldk, 1, kt, z.lds, SoftmaxRowsSink{tile.s, z.lds, tile.m, tile.top, tile.sum});
+  tile_product(rows, width, z.Dk, tile.q, z.ldk, 1, kt, z.lds,
+               SoftmaxRowsSink{tile.s, z.lds, tile.m, tile.top, tile.sum});
   TileVec rise = hn::Zero(d);
-  for (std::int64_t r = 0; r < rows; ++r) rise = hn::Max(rise, hn::Sub(hn::LoadU(d, tile.top + r * kTileN), hn::Set(d, tile.m[r])));
+  for (std::int64_t r = 0; r < rows; ++r)
+    rise = hn::Max(rise, hn::Sub(hn::LoadU(d, tile.top + r * kTileN), hn::Set(d, tile.m[r])));
   const float highest = hn::GetLane(hn::MaxOfLanes(d, rise));
   if (!(highest <= kLeap)) return false;
-  for (std::int64_t r = 0; r < rows; ++r) tile.l[r] += hn::GetLane(hn::SumOfLanes(d, hn::LoadU(d, tile.sum + r * kTileN)));
+  for (std::int64_t r = 0; r < rows; ++r)
+    tile.l[r] += hn::GetLane(hn::SumOfLanes(d, hn::LoadU(d, tile.sum + r * kTileN)));
   if (highest <= kSlack) return true;
   for (std::int64_t r = 0; r < rows; ++r) {
     const float top = hn::GetLane(hn::MaxOfLanes(d, hn::LoadU(d, tile.top + r * kTileN)));
@@ -183,14 +197,15 @@ HWY_INLINE bool all_see_whole(std::int64_t nq, const std::int32_t* keys, std::in
 }
 
 /// nq queries of a tile against one packed block; keys[i]: how many of its keys query i sees.
-HWY_INLINE void forward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed,
-                              const float* block) {
+HWY_INLINE void forward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys,
+                              const PackedKeys& packed, const float* block) {
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
   if (top == 0) return;
   if (!all_see_whole(nq, keys, width) || !softmax_rows(z, tile, rows, width, block + packed.kt)) {
     tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
     for (std::int64_t i = 0, r = 0; i < nq; ++i)
-      for (std::int64_t g = 0; g < z.G; ++g, ++r) softmax_row(tile.s + r * z.lds, width, keys[i], tile.o + r * z.ldv, z.Dvp, tile.m + r, tile.l + r);
+      for (std::int64_t g = 0; g < z.G; ++g, ++r)
+        softmax_row(tile.s + r * z.lds, width, keys[i], tile.o + r * z.ldv, z.Dvp, tile.m + r, tile.l + r);
   }
   tile_gemm<true>(rows, z.Dvp, top, tile.s, z.lds, 1, block + packed.v, z.ldv, tile.o, z.ldv);
 }
@@ -211,35 +226,40 @@ HWY_INLINE void probability_row(float* HWY_RESTRICT s, std::int64_t width, std::
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), end = round_up(keys, lanes);
   const TileVec reference = hn::Set(d, lse2);
-  for (std::int64_t c = 0; c < end; c += lanes) hn::StoreU(exp2_softmax(hn::Sub(load_visible(s, c, keys), reference)), d, s + c);
+  for (std::int64_t c = 0; c < end; c += lanes)
+    hn::StoreU(exp2_softmax(hn::Sub(load_visible(s, c, keys), reference)), d, s + c);
   for (std::int64_t c = end; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, s + c);
 }
 
 /// Adds to tile.dq (in units of sqrt(Dk)), dk (block,ldk; in units of 1/ln 2) and dv (block,ldv).
-HWY_INLINE void backward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys, const PackedKeys& packed,
-                               const float* block, float* dk, float* dv) {
+HWY_INLINE void backward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys,
+                               const PackedKeys& packed, const float* block, float* dk, float* dv) {
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
   if (top == 0) return;
   if (all_see_whole(nq, keys, width)) {
-    tile_product(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, ProbabilitySink<Queries::rows>{tile.s, z.lds, tile.lse2});
+    tile_product(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds,
+                 ProbabilitySink<Queries::rows>{tile.s, z.lds, tile.lse2});
   } else {
     tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
     for (std::int64_t i = 0, r = 0; i < nq; ++i)
       for (std::int64_t g = 0; g < z.G; ++g, ++r) probability_row(tile.s + r * z.lds, width, keys[i], tile.lse2[r]);
   }
   tile_gemm<true>(top, z.Dvp, rows, tile.s, 1, z.lds, tile.d_o, z.ldv, dv, z.ldv);
-  tile_product(rows, width, z.Dv, tile.d_o, z.ldv, 1, block + packed.vt, z.lds, ScoreGradientSink<Queries::rows>{tile.s, z.lds, tile.delta});
+  tile_product(rows, width, z.Dv, tile.d_o, z.ldv, 1, block + packed.vt, z.lds,
+               ScoreGradientSink<Queries::rows>{tile.s, z.lds, tile.delta});
   tile_gemm<true>(top, z.Dkp, rows, tile.s, 1, z.lds, tile.q, z.ldk, dk, z.ldk);
   tile_gemm<true>(rows, z.Dkp, top, tile.s, z.lds, 1, block + packed.k, z.ldk, tile.dq, z.ldk);
 }
 
 /// The saved rows of query t go to tile rows [r, r + G).
-HWY_INLINE void load_query(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q, std::int64_t row) {
+HWY_INLINE void load_query(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q,
+                           std::int64_t row) {
   const float scale = query_scale(z);
-  for (std::int64_t g = 0; g < z.G; ++g) copy_scaled<false>(tile.q + (r + g) * z.ldk, q + (row + g) * z.Dk, z.Dk, z.Dkp, scale);
+  for (std::int64_t g = 0; g < z.G; ++g)
+    copy_scaled<false>(tile.q + (r + g) * z.ldk, q + (row + g) * z.Dk, z.Dk, z.Dkp, scale);
 }
-HWY_INLINE void load_query_backward(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q, const float* d_o, const float* lse,
-                                    const float* delta, std::int64_t row) {
+HWY_INLINE void load_query_backward(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q,
+                                    const float* d_o, const float* lse, const float* delta, std::int64_t row) {
   load_query(z, tile, r, q, row);
   for (std::int64_t g = 0; g < z.G; ++g) {
     copy_scaled<false>(tile.d_o + (r + g) * z.ldv, d_o + (row + g) * z.Dv, z.Dv, z.Dvp, 1.0f);
@@ -252,10 +272,12 @@ HWY_INLINE void load_query_backward(const BranchDims& z, const TileScratch& tile
 template <bool kAdd>
 HWY_INLINE void store_dq(const BranchDims& z, const TileScratch& tile, std::int64_t r, float* dq, std::int64_t row) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(z.Dk));
-  for (std::int64_t g = 0; g < z.G; ++g) copy_scaled<kAdd>(dq + (row + g) * z.Dk, tile.dq + (r + g) * z.ldk, z.Dk, z.Dk, scale);
+  for (std::int64_t g = 0; g < z.G; ++g)
+    copy_scaled<kAdd>(dq + (row + g) * z.Dk, tile.dq + (r + g) * z.ldk, z.Dk, z.Dk, scale);
 }
 /// dk, dv of block j (accumulators dk_acc (block,ldk), dv_acc (block,ldv)) to their rows
-HWY_INLINE void store_dkv(const BranchDims& z, std::int64_t bh, std::int64_t j, float* dk, float* dv, const float* dk_acc, const float* dv_acc) {
+HWY_INLINE void store_dkv(const BranchDims& z, std::int64_t bh, std::int64_t j, float* dk, float* dv,
+                          const float* dk_acc, const float* dv_acc) {
   for (std::int64_t s = 0; s < z.keys_in(j); ++s) {
     const std::int64_t row = z.key_row(bh, j * z.block + s);
     copy_scaled<false>(dk + row * z.Dk, dk_acc + s * z.ldk, z.Dk, z.Dk, kLn2);
@@ -263,11 +285,12 @@ HWY_INLINE void store_dkv(const BranchDims& z, std::int64_t bh, std::int64_t j, 
   }
 }
 
-/// Consecutive queries t0, ..., t0 + nq - 1 against blocks 0, 1, ..., up to the first that none of them sees; count(j, keys) says how many keys of block j each
-/// sees. Writes o (B,T,H,Dv) and lse (B,T,H).
+/// Consecutive queries t0, ..., t0 + nq - 1 against blocks 0, 1, ..., up to the first that none of them sees; count(j,
+/// keys) says how many keys of block j each sees. Writes o (B,T,H,Dv) and lse (B,T,H).
 template <class Count>
-HWY_INLINE void forward_walk(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, std::int64_t nq, const Count& count,
-                             const PackedKeys& packed, float* o, float* lse, const float* q) {
+HWY_INLINE void forward_walk(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
+                             std::int64_t nq, const Count& count, const PackedKeys& packed, float* o, float* lse,
+                             const float* q) {
   const std::int64_t rows = nq * z.G;
   std::int32_t keys[BranchDims::kTileRows];
   for (std::int64_t i = 0; i < nq; ++i) load_query(z, tile, i * z.G, q, z.row(bh, t0 + i));
@@ -291,12 +314,15 @@ struct QueryGradients {
   const float *d_o, *delta, *lse, *q;
 };
 
-/// The same walk backward over blocks [j0, j1); sums(j) gives {dk, dv} of a block, which are added to, and so is dq if kAddDq.
+/// The same walk backward over blocks [j0, j1); sums(j) gives {dk, dv} of a block, which are added to, and so is dq if
+/// kAddDq.
 template <bool kAddDq, class Count, class Sums>
-HWY_INLINE void backward_walk(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0, std::int64_t nq, std::int64_t j0, std::int64_t j1,
-                              const Count& count, const PackedKeys& packed, const QueryGradients& x, const Sums& sums) {
+HWY_INLINE void backward_walk(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
+                              std::int64_t nq, std::int64_t j0, std::int64_t j1, const Count& count,
+                              const PackedKeys& packed, const QueryGradients& x, const Sums& sums) {
   std::int32_t keys[BranchDims::kTileRows];
-  for (std::int64_t i = 0; i < nq; ++i) load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t0 + i));
+  for (std::int64_t i = 0; i < nq; ++i)
+    load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t0 + i));
   for (std::int64_t j = j0; j < j1; ++j) {
     count(j, keys);
     if (keys[nq - 1] == 0) break;

@@ -1,5 +1,6 @@
-// Sizes shared by the branch kernels (compressed, scores, selected). A tile's rows are queries x the G heads of one kv head, so that every key
-// block that is loaded serves all of them. Dkp, Dvp, width: Dk, Dv, block rounded up to whole vectors; the padding holds zeros.
+// Sizes shared by the branch kernels (compressed, scores, selected). A tile's rows are queries x the G heads of one kv
+// head, so that every key block that is loaded serves all of them. Dkp, Dvp, width: Dk, Dv, block rounded up to whole
+// vectors; the padding holds zeros.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +14,9 @@
 namespace nsa::cpu {
 
 struct BranchDims {
-  static constexpr std::int64_t kPad = 16;       // kTileN
-  static constexpr std::int64_t kTileRows = 96;  // 16 register blocks of 6 rows; q, d_o and one key block then fit the second cache level
+  static constexpr std::int64_t kPad = 16;  // kTileN
+  static constexpr std::int64_t kTileRows =
+      96;  // 16 register blocks of 6 rows; q, d_o and one key block then fit the second cache level
 
   std::int64_t B, T, H, Hkv, G, Dk, Dv, Dkp, Dvp, ldk, ldv;
   std::int64_t S;        ///< keys in a sequence: T or Tc
@@ -26,9 +28,23 @@ struct BranchDims {
 
   /// q (B,T,H,Dk), k (B,S,Hkv,Dk); Dv 0 when there are no values
   BranchDims(In q, In k, std::int64_t Dv_, std::int64_t block_)
-      : B(q.dim(0)), T(q.dim(1)), H(q.dim(2)), Hkv(k.dim(2)), G(H / Hkv), Dk(q.dim(3)), Dv(Dv_), Dkp(padded(Dk)), Dvp(padded(Dv)),
-        ldk(Dkp | kPad), ldv(Dvp | kPad), S(k.dim(1)), block(block_), lds(padded(block) | kPad),
-        blocks((S + block - 1) / block), queries(std::max<std::int64_t>(1, kTileRows / G)), rows(queries * G) {}
+      : B(q.dim(0)),
+        T(q.dim(1)),
+        H(q.dim(2)),
+        Hkv(k.dim(2)),
+        G(H / Hkv),
+        Dk(q.dim(3)),
+        Dv(Dv_),
+        Dkp(padded(Dk)),
+        Dvp(padded(Dv)),
+        ldk(Dkp | kPad),
+        ldv(Dvp | kPad),
+        S(k.dim(1)),
+        block(block_),
+        lds(padded(block) | kPad),
+        blocks((S + block - 1) / block),
+        queries(std::max<std::int64_t>(1, kTileRows / G)),
+        rows(queries * G) {}
 
   static std::int64_t padded(std::int64_t n) { return (n + kPad - 1) / kPad * kPad; }
   std::int64_t groups() const { return B * Hkv; }
@@ -40,16 +56,21 @@ struct BranchDims {
   std::int64_t key_row(std::int64_t bh, std::int64_t s) const { return (bh / Hkv * S + s) * Hkv + bh % Hkv; }
 };
 
-/// Which copies of keys and values a pass multiplies with. The transposed ones are right operands of rows x keys products.
+/// Which copies of keys and values a pass multiplies with. The transposed ones are right operands of rows x keys
+/// products.
 struct PackedForms {
   bool kt = false, k = false, vt = false, v = false;
 };
 
-/// Keys and values re-ordered block by block, those forms that are asked for, for every group and block; filled by pack_keys (branch-inl.h).
+/// Keys and values re-ordered block by block, those forms that are asked for, for every group and block; filled by
+/// pack_keys (branch-inl.h).
 struct PackedKeys {
   PackedForms forms;
   float* data = nullptr;
-  std::int64_t kt = 0, k = 0, vt = 0, v = 0, size = 0;  ///< offsets inside a block: kt (Dk,lds), k (block,ldk), vt (Dv,lds), v (block,ldv); floats of a block
+  std::int64_t
+      kt = 0,
+      k = 0, vt = 0, v = 0,
+      size = 0;  ///< offsets inside a block: kt (Dk,lds), k (block,ldk), vt (Dv,lds), v (block,ldv); floats of a block
 
   PackedKeys(Device& dev, const BranchDims& z, PackedForms wanted) : forms(wanted) {
     const auto place = [&](bool wanted_form, std::int64_t n) {
@@ -57,7 +78,8 @@ struct PackedKeys {
       if (wanted_form) size += n;
       return at;
     };
-    kt = place(forms.kt, z.Dk * z.lds), k = place(forms.k, z.block * z.ldk), vt = place(forms.vt, z.Dv * z.lds), v = place(forms.v, z.block * z.ldv);
+    kt = place(forms.kt, z.Dk * z.lds), k = place(forms.k, z.block * z.ldk), vt = place(forms.vt, z.Dv * z.lds),
+    v = place(forms.v, z.block * z.ldv);
     data = static_cast<float*>(dev.scratch({z.groups() * z.blocks, size}).data);
   }
   float* at(const BranchDims& z, std::int64_t bh, std::int64_t j) const { return data + (bh * z.blocks + j) * size; }

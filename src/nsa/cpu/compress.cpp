@@ -1,9 +1,10 @@
 // Compression (Eq. 7): each block of l tokens, starting every d tokens, becomes one key or value.
 //
-// Blocks overlap by l-d tokens, so W1 (E, l*D) is read as R = l/d chunk matrices (E*R, d*D) and applied once to every non-overlapping chunk of d tokens:
-// ONE GEMM per kv head over (B*chunks, d*D). Block i is then the sum of R of its outputs, from the chunks i .. i+R-1. The position term W1 pos is a constant.
-// Only the chunks of complete blocks exist (Tc + R - 1 per sequence), so nothing is padded.
-// Bytes: the chunks of one head are B*T*D floats; FLOPs forward: 2 B T (l/d) D E per head. Reductions: GEMMs and column sums, fixed order.
+// Blocks overlap by l-d tokens, so W1 (E, l*D) is read as R = l/d chunk matrices (E*R, d*D) and applied once to every
+// non-overlapping chunk of d tokens: ONE GEMM per kv head over (B*chunks, d*D). Block i is then the sum of R of its
+// outputs, from the chunks i .. i+R-1. The position term W1 pos is a constant. Only the chunks of complete blocks exist
+// (Tc + R - 1 per sequence), so nothing is padded. Bytes: the chunks of one head are B*T*D floats; FLOPs forward: 2 B T
+// (l/d) D E per head. Reductions: GEMMs and column sums, fixed order.
 #include <algorithm>
 #include <cstring>
 
@@ -58,7 +59,16 @@ struct Sizes {
   std::int64_t B, T, Hkv, D, E, Tc, R, chunks, l, d;
 
   Sizes(In x, std::int64_t hidden, const NsaShape& nsa)
-      : B(x.dim(0)), T(x.dim(1)), Hkv(x.dim(2)), D(x.dim(3)), E(hidden), Tc(nsa.Tc(T)), R(nsa.l / nsa.d), chunks(Tc ? Tc + R - 1 : 0), l(nsa.l), d(nsa.d) {}
+      : B(x.dim(0)),
+        T(x.dim(1)),
+        Hkv(x.dim(2)),
+        D(x.dim(3)),
+        E(hidden),
+        Tc(nsa.Tc(T)),
+        R(nsa.l / nsa.d),
+        chunks(Tc ? Tc + R - 1 : 0),
+        l(nsa.l),
+        d(nsa.d) {}
 
   Tensor w1_chunks(In w1, std::int64_t h) const { return w1.rows(h, h + 1).view({E * R, d * D}); }
   Tensor w1_blocks(In w1, std::int64_t h) const { return w1.rows(h, h + 1).view({E, l * D}); }
@@ -66,9 +76,11 @@ struct Sizes {
   Tensor w2_head(In w2, std::int64_t h) const { return w2.rows(h, h + 1).view({D, E}); }
 };
 
-void copy_rows(Device& dev, float* to, std::int64_t to_stride, const float* from, std::int64_t from_stride, std::int64_t rows, std::int64_t width) {
+void copy_rows(Device& dev, float* to, std::int64_t to_stride, const float* from, std::int64_t from_stride,
+               std::int64_t rows, std::int64_t width) {
   parallel_ranges(dev.threads, rows, rows_per_piece(width), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n) std::memcpy(to + n * to_stride, from + n * from_stride, static_cast<std::size_t>(width) * sizeof(float));
+    for (std::int64_t n = begin; n < end; ++n)
+      std::memcpy(to + n * to_stride, from + n * from_stride, static_cast<std::size_t>(width) * sizeof(float));
   });
 }
 
@@ -77,7 +89,8 @@ void gather_chunks(Device& dev, Out chunks_h, In x, std::int64_t h, const Sizes&
   if (dev.planning()) return;
   const std::int64_t tokens = z.chunks * z.d;
   for (std::int64_t b = 0; b < z.B; ++b)
-    copy_rows(dev, chunks_h.f32() + b * tokens * z.D, z.D, x.f32() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, tokens, z.D);
+    copy_rows(dev, chunks_h.f32() + b * tokens * z.D, z.D, x.f32() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, tokens,
+              z.D);
 }
 
 /// The opposite, into dx; tokens behind the last complete block are in no block: 0.
@@ -85,7 +98,8 @@ void scatter_chunks(Device& dev, Out dx, In chunks_h, std::int64_t h, const Size
   if (dev.planning()) return;
   const std::int64_t tokens = z.chunks * z.d;
   for (std::int64_t b = 0; b < z.B; ++b) {
-    copy_rows(dev, dx.f32() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, chunks_h.f32() + b * tokens * z.D, z.D, tokens, z.D);
+    copy_rows(dev, dx.f32() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, chunks_h.f32() + b * tokens * z.D, z.D, tokens,
+              z.D);
     for (std::int64_t t = tokens; t < z.T; ++t) std::fill_n(dx.f32() + ((b * z.T + t) * z.Hkv + h) * z.D, z.D, 0.0f);
   }
 }
@@ -132,20 +146,22 @@ void spread_chunks(Device& dev, Out d_part, In dz_h, const Sizes& z) {
   if (dev.planning()) return;
   float* d_part_0 = d_part.f32();
   const float* dz_0 = dz_h.f32();
-  parallel_ranges(dev.threads, z.B * z.chunks, rows_per_piece(z.E * z.R), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t b = row / z.chunks, k = row % z.chunks;
-      float* d_part_bk = d_part_0 + row * z.E * z.R;
-      for (std::int64_t r = 0; r < z.R; ++r) {
-        const bool exists = 0 <= k - r && k - r < z.Tc;
-        const float* dz_bi = exists ? dz_0 + (b * z.Tc + k - r) * z.E : nullptr;
-        for (std::int64_t e = 0; e < z.E; ++e) d_part_bk[e * z.R + r] = exists ? dz_bi[e] : 0.0f;
-      }
-    }
-  });
+  parallel_ranges(dev.threads, z.B * z.chunks, rows_per_piece(z.E * z.R),
+                  [&](std::int64_t begin, std::int64_t end, int) {
+                    for (std::int64_t row = begin; row < end; ++row) {
+                      const std::int64_t b = row / z.chunks, k = row % z.chunks;
+                      float* d_part_bk = d_part_0 + row * z.E * z.R;
+                      for (std::int64_t r = 0; r < z.R; ++r) {
+                        const bool exists = 0 <= k - r && k - r < z.Tc;
+                        const float* dz_bi = exists ? dz_0 + (b * z.Tc + k - r) * z.E : nullptr;
+                        for (std::int64_t e = 0; e < z.E; ++e) d_part_bk[e * z.R + r] = exists ? dz_bi[e] : 0.0f;
+                      }
+                    }
+                  });
 }
 
-/// Row h of sum (Hkv,W) = [that row +] the column sums of y (N,W), each column from the first row to the last, in double
+/// Row h of sum (Hkv,W) = [that row +] the column sums of y (N,W), each column from the first row to the last, in
+/// double
 void column_sums(Device& dev, Out sum, std::int64_t h, In y, Write mode) {
   if (dev.planning()) return;
   constexpr std::int64_t kColumns = 64;
@@ -156,7 +172,8 @@ void column_sums(Device& dev, Out sum, std::int64_t h, In y, Write mode) {
     double total[kColumns] = {};
     for (std::int64_t n = 0; n < N; ++n)
       for (std::int64_t c = begin; c < end; ++c) total[c - begin] += y_n[n * W + c];
-    for (std::int64_t c = begin; c < end; ++c) sum_h[c] = static_cast<float>(total[c - begin]) + (mode == Write::add ? sum_h[c] : 0.0f);
+    for (std::int64_t c = begin; c < end; ++c)
+      sum_h[c] = static_cast<float>(total[c - begin]) + (mode == Write::add ? sum_h[c] : 0.0f);
   });
 }
 
@@ -214,21 +231,24 @@ void mean_backward(Device& dev, Out dx, In dc, const Sizes& z) {
 
 }  // namespace
 
-void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
+void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeights& weights, Compressor kind,
+                      const NsaShape& nsa) {
   const Sizes z(x, weights.w1 ? weights.w1.dim(1) : 0, nsa);
   if (z.Tc == 0) return;
   if (kind == Compressor::mean) return mean_forward(dev, c, x, z);
   const bool mlp = kind == Compressor::mlp;
 
   ArenaScope scope(dev.work);
-  const Tensor chunks_h = dev.scratch({z.B * z.chunks, z.d * z.D}), part = dev.scratch({z.B * z.chunks, z.E * z.R}), offset = dev.scratch({1, z.E});
+  const Tensor chunks_h = dev.scratch({z.B * z.chunks, z.d * z.D}), part = dev.scratch({z.B * z.chunks, z.E * z.R}),
+               offset = dev.scratch({1, z.E});
   const Tensor z_h = dev.scratch({z.B * z.Tc, z.E}), c_h = mlp ? dev.scratch({z.B * z.Tc, z.D}) : z_h;
   for (std::int64_t h = 0; h < z.Hkv; ++h) {
     // z = W1 (x + pos) + b1
     gather_chunks(dev, chunks_h, x, h, z);
     matmul_forward(dev, part, chunks_h, z.w1_chunks(weights.w1, h), Write::overwrite);
     if (mlp) fill_rows(dev, offset, weights.b1, h);
-    matmul_forward(dev, offset, z.pos_row(weights.pos, h), z.w1_blocks(weights.w1, h), mlp ? Write::add : Write::overwrite);
+    matmul_forward(dev, offset, z.pos_row(weights.pos, h), z.w1_blocks(weights.w1, h),
+                   mlp ? Write::add : Write::overwrite);
     add_chunks(dev, z_h, part, offset, z);
     // c = W2 silu(z) + b2
     if (mlp) {
@@ -241,15 +261,16 @@ void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeig
   }
 }
 
-void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x, const CompressWeights& weights, Compressor kind,
-                       const NsaShape& nsa) {
+void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x,
+                       const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
   const Sizes z(x, weights.w1 ? weights.w1.dim(1) : 0, nsa);
   if (z.Tc == 0) return fill(dev, dx, 0.0f);
   if (kind == Compressor::mean) return mean_backward(dev, dx, dc, z);
   const bool mlp = kind == Compressor::mlp;
 
   ArenaScope scope(dev.work);
-  const Tensor chunks_h = dev.scratch({z.B * z.chunks, z.d * z.D}), d_part = dev.scratch({z.B * z.chunks, z.E * z.R}), dz_sum = dev.scratch({1, z.E});
+  const Tensor chunks_h = dev.scratch({z.B * z.chunks, z.d * z.D}), d_part = dev.scratch({z.B * z.chunks, z.E * z.R}),
+               dz_sum = dev.scratch({1, z.E});
   const Tensor dc_h = dev.scratch({z.B * z.Tc, z.D});
   const auto mlp_scratch = [&] { return mlp ? dev.scratch({z.B * z.Tc, z.E}) : Tensor{}; };
   const Tensor z_h = mlp_scratch(), act = mlp_scratch(), dz_h = mlp ? mlp_scratch() : dc_h;  // linear: z is c
@@ -272,7 +293,8 @@ void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In
     spread_chunks(dev, d_part, dz_h, z);
     gather_chunks(dev, chunks_h, x, h, z);
     matmul_backward_weight(dev, z.w1_chunks(d_weights.w1, h), d_part, chunks_h);
-    matmul_backward_input(dev, chunks_h, d_part, z.w1_chunks(weights.w1, h), Write::overwrite);  // the gradient takes the place of the gathered x
+    matmul_backward_input(dev, chunks_h, d_part, z.w1_chunks(weights.w1, h),
+                          Write::overwrite);  // the gradient takes the place of the gathered x
     scatter_chunks(dev, dx, chunks_h, h, z);
   }
 }

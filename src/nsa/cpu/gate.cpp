@@ -1,5 +1,6 @@
-// Gates (Eq. 5): o = sum over the branches of sigmoid(logit_b) o_b, one gate per (token, head, branch). Bound by memory: forward reads 3 and writes 1 vector of
-// Dv floats per (n,h), backward reads 4 and writes 3. A piece is some rows (n,h); each row is one thread's, so there is no reduction across threads.
+// Gates (Eq. 5): o = sum over the branches of sigmoid(logit_b) o_b, one gate per (token, head, branch). Bound by
+// memory: forward reads 3 and writes 1 vector of Dv floats per (n,h), backward reads 4 and writes 3. A piece is some
+// rows (n,h); each row is one thread's, so there is no reduction across threads.
 #include "core/parallel.h"
 #include "nsa/ops.h"
 #include "ops/cpu/grain.h"
@@ -15,7 +16,8 @@ namespace nsa {
 namespace HWY_NAMESPACE {
 namespace {
 
-void gate_piece(float* o, float* gates, const float* o_cmp, const float* o_slc, const float* o_win, std::int64_t rows, std::int64_t Dv) {
+void gate_piece(float* o, float* gates, const float* o_cmp, const float* o_slc, const float* o_win, std::int64_t rows,
+                std::int64_t Dv) {
   for_row(rows * 3, [&](auto at, std::int64_t i) HWY_ATTR { at.store(sigmoid(at.load(gates + i)), gates + i); });
   for (std::int64_t row = 0; row < rows; ++row, gates += 3, o += Dv, o_cmp += Dv, o_slc += Dv, o_win += Dv) {
     const TileVec g_cmp = row_set(gates[0]), g_slc = row_set(gates[1]), g_win = row_set(gates[2]);
@@ -27,7 +29,8 @@ void gate_piece(float* o, float* gates, const float* o_cmp, const float* o_slc, 
 }
 
 // One branch: o_b becomes gates_b * d_o; d_logit and delta from the dot product of both, which is d_gate.
-void gate_backward_piece(float* d_logits, float* delta, float* o_b, const float* gates, const float* d_o, std::int64_t rows, std::int64_t Dv) {
+void gate_backward_piece(float* d_logits, float* delta, float* o_b, const float* gates, const float* d_o,
+                         std::int64_t rows, std::int64_t Dv) {
   for (std::int64_t row = 0; row < rows; ++row, gates += 3, d_logits += 3, o_b += Dv, d_o += Dv) {
     const float g = gates[0];
     const TileVec gate = row_set(g);
@@ -73,7 +76,8 @@ void gate_backward(Device& dev, Out d_logits, Out delta, InOut o_cmp, InOut o_sl
   parallel_ranges(dev.threads, rows, rows_per_piece(4 * Dv), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t b = 0; b < 3; ++b)  // d_o of a piece stays in L1/L2 for the three branches
       HWY_DYNAMIC_DISPATCH(gate_backward_piece)
-      (d_logits_p + begin * 3 + b, delta_p + b * rows + begin, branches[b] + begin * Dv, gates_p + begin * 3 + b, d_o_p + begin * Dv, end - begin, Dv);
+    (d_logits_p + begin * 3 + b, delta_p + b * rows + begin, branches[b] + begin * Dv, gates_p + begin * 3 + b,
+     d_o_p + begin * Dv, end - begin, Dv);
   });
 }
 

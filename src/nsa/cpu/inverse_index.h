@@ -1,5 +1,6 @@
-// Who chose a block: per (group, segment of queries, block) the ascending list of its queries, built by counting. Segments make work of the selected branch:
-// at most 31, so that the index stays O(T n) and a list is long enough to fill tiles (about 2 l' queries on average, whatever T) even with one head in a group.
+// Who chose a block: per (group, segment of queries, block) the ascending list of its queries, built by counting.
+// Segments make work of the selected branch: at most 31, so that the index stays O(T n) and a list is long enough to
+// fill tiles (about 2 l' queries on average, whatever T) even with one head in a group.
 #pragma once
 
 #include "nsa/cpu/branch.h"
@@ -11,7 +12,9 @@ struct Segments {
   std::int64_t count;    ///< segments in a sequence
   std::int64_t queries;  ///< queries in a segment, the last may be short
   explicit Segments(const BranchDims& z)
-      : blocks(std::max<std::int64_t>(1, (z.blocks + 30) / 31)), count((z.blocks + blocks - 1) / blocks), queries(blocks * z.block) {}
+      : blocks(std::max<std::int64_t>(1, (z.blocks + 30) / 31)),
+        count((z.blocks + blocks - 1) / blocks),
+        queries(blocks * z.block) {}
   std::int64_t begin(std::int64_t s) const { return s * queries; }
   std::int64_t end(std::int64_t s, std::int64_t T) const { return std::min(T, (s + 1) * queries); }
 };
@@ -19,7 +22,8 @@ struct Segments {
 struct InverseIndex {
   Segments segments;
   std::int64_t blocks, T, n;
-  std::int32_t *lists, *offsets;  ///< (groups,T,n) and (groups,segments,blocks+1); offsets count from the segment's first list element
+  std::int32_t *lists,
+      *offsets;  ///< (groups,T,n) and (groups,segments,blocks+1); offsets count from the segment's first list element
 
   InverseIndex(Device& dev, const BranchDims& z, std::int64_t n_) : segments(z), blocks(z.blocks), T(z.T), n(n_) {
     lists = static_cast<std::int32_t*>(dev.scratch({z.groups(), T, n}, DType::i32).data);

@@ -1,9 +1,11 @@
 // Block scores (Eq. 8-10) and selection (Eq. 11).
-// Who does what: one tile of queries x G heads per piece of work. The tile's probabilities are recomputed from lse block by block and summed over the G heads
+// Who does what: one tile of queries x G heads per piece of work. The tile's probabilities are recomputed from lse
+// block by block and summed over the G heads
 //   into a (queries, Tc) buffer; the shares of a select block are added from it; a tournament picks the n best.
-// Bytes and FLOPs: 1 product of H * Tc * T/2 * Dk multiply-adds; scratch of a thread: a tile's queries x Tc. Nothing for queries that get every block.
-// Assumes d | l, d | l', l <= l', H a multiple of Hkv; Tc may be 0.
-// Determinism: heads are added in order and every candidate's terms in the same order, so equal keys give equal scores, and the lower index wins.
+// Bytes and FLOPs: 1 product of H * Tc * T/2 * Dk multiply-adds; scratch of a thread: a tile's queries x Tc. Nothing
+// for queries that get every block. Assumes d | l, d | l', l <= l', H a multiple of Hkv; Tc may be 0. Determinism:
+// heads are added in order and every candidate's terms in the same order, so equal keys give equal scores, and the
+// lower index wins.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nsa/cpu/select.cpp"
 #include <hwy/foreach_target.h>
@@ -17,8 +19,8 @@ namespace nsa {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr std::int64_t kBlock = 64;         // compressed keys in a block
-constexpr std::int64_t kMaxQueries = 32;    // bounds the buffer when G is small
+constexpr std::int64_t kBlock = 64;       // compressed keys in a block
+constexpr std::int64_t kMaxQueries = 32;  // bounds the buffer when G is small
 
 struct ScoreDims {
   std::int64_t lead;     ///< zeros in front of p: a block's shares reach l/d - 1 compressed blocks back
@@ -27,9 +29,11 @@ struct ScoreDims {
   std::int64_t floats;   ///< scratch of one thread
 
   ScoreDims(const BranchDims& z, const NsaShape& nsa)
-      : lead(BranchDims::padded(nsa.l / nsa.d)), columns(lead + std::max(z.blocks * kBlock, nsa.blocks(z.T) * (nsa.l_sel / nsa.d)) + kTileN),
-        queries(std::min(z.queries, kMaxQueries)), floats(queries * z.G * (z.ldk + z.lds + 1) + queries * columns +
-               score_columns(nsa, z.T) + round_up(score_columns(nsa, z.T) / kTileN, kTileN) + nsa.n) {}
+      : lead(BranchDims::padded(nsa.l / nsa.d)),
+        columns(lead + std::max(z.blocks * kBlock, nsa.blocks(z.T) * (nsa.l_sel / nsa.d)) + kTileN),
+        queries(std::min(z.queries, kMaxQueries)),
+        floats(queries * z.G * (z.ldk + z.lds + 1) + queries * columns + score_columns(nsa, z.T) +
+               round_up(score_columns(nsa, z.T) / kTileN, kTileN) + nsa.n) {}
   static std::int64_t score_columns(const NsaShape& nsa, std::int64_t T) { return round_up(nsa.blocks(T), kTileN); }
 };
 
@@ -45,26 +49,29 @@ struct ScoreScratch {
 };
 
 /// p (width) = sum over G rows of 2^(s - lse2), 0 from column `keys` on
-HWY_INLINE void sum_heads(float* HWY_RESTRICT p, const float* HWY_RESTRICT s, std::int64_t lds, const float* lse2, std::int64_t G, std::int64_t width,
-                          std::int64_t keys) {
+HWY_INLINE void sum_heads(float* HWY_RESTRICT p, const float* HWY_RESTRICT s, std::int64_t lds, const float* lse2,
+                          std::int64_t G, std::int64_t width, std::int64_t keys) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::int64_t c = 0;
   for (; c < keys; c += lanes) {
     TileVec sum = hn::Zero(d);
-    for (std::int64_t g = 0; g < G; ++g) sum = hn::Add(sum, exp2_softmax(hn::Sub(load_visible(s + g * lds, c, keys), hn::Set(d, lse2[g]))));
+    for (std::int64_t g = 0; g < G; ++g)
+      sum = hn::Add(sum, exp2_softmax(hn::Sub(load_visible(s + g * lds, c, keys), hn::Set(d, lse2[g]))));
     hn::StoreU(sum, d, p + c);
   }
   for (; c < width; c += lanes) hn::StoreU(hn::Zero(d), d, p + c);
 }
 
-/// score[j] = sum over m < ratio, r < reach of p[ratio j + m - r] for the free blocks first <= j < last, kTaken for others up to a whole group. First the sum
-/// over r, in place, then over m.
+/// score[j] = sum over m < ratio, r < reach of p[ratio j + m - r] for the free blocks first <= j < last, kTaken for
+/// others up to a whole group. First the sum over r, in place, then over m.
 constexpr float kTaken = -1.0f;  // below every score
-HWY_INLINE void score_blocks(float* HWY_RESTRICT score, float* HWY_RESTRICT p, std::int64_t first, std::int64_t last, std::int64_t ratio, std::int64_t reach) {
+HWY_INLINE void score_blocks(float* HWY_RESTRICT score, float* HWY_RESTRICT p, std::int64_t first, std::int64_t last,
+                             std::int64_t ratio, std::int64_t reach) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  for (std::int64_t i = round_up(last * ratio, kTileN) - lanes; i >= 0; i -= lanes) {  // p[i - r] must still be the old one: downwards
+  for (std::int64_t i = round_up(last * ratio, kTileN) - lanes; i >= 0;
+       i -= lanes) {  // p[i - r] must still be the old one: downwards
     TileVec sum = hn::LoadU(d, p + i);
     for (std::int64_t r = 1; r < reach; ++r) sum = hn::Add(sum, hn::LoadU(d, p + i - r));
     hn::StoreU(sum, d, p + i);
@@ -90,17 +97,21 @@ HWY_INLINE std::int64_t find_first(const float* numbers, float x) {
   const TileTag d;
   const TileVec wanted = hn::Set(d, x);
   for (std::int64_t i = 0;; i += static_cast<std::int64_t>(hn::Lanes(d)))
-    if (const auto found = hn::FindFirstTrue(d, hn::Eq(hn::LoadU(d, numbers + i), wanted)); found >= 0) return i + found;
+    if (const auto found = hn::FindFirstTrue(d, hn::Eq(hn::LoadU(d, numbers + i), wanted)); found >= 0)
+      return i + found;
 }
 
-/// The `count` best of the blocks with a score (>= 0), ties to the lower index, into index[0, count); there are at least `count`. A tournament of groups of 16:
-/// no branch depends on the scores. Takes the scores away.
-HWY_INLINE void keep_best(std::int32_t* index, float* score, float* best_of_group, std::int64_t groups, std::int64_t count) {
-  for (std::int64_t i = 0; i < round_up(groups, kTileN); ++i) best_of_group[i] = i < groups ? group_best(score + i * kTileN) : kTaken;
+/// The `count` best of the blocks with a score (>= 0), ties to the lower index, into index[0, count); there are at
+/// least `count`. A tournament of groups of 16: no branch depends on the scores. Takes the scores away.
+HWY_INLINE void keep_best(std::int32_t* index, float* score, float* best_of_group, std::int64_t groups,
+                          std::int64_t count) {
+  for (std::int64_t i = 0; i < round_up(groups, kTileN); ++i)
+    best_of_group[i] = i < groups ? group_best(score + i * kTileN) : kTaken;
   for (std::int64_t k = 0; k < count; ++k) {
     float best = kTaken;
     for (std::int64_t i = 0; i < groups; i += kTileN) best = std::max(best, group_best(best_of_group + i));
-    const std::int64_t group = find_first(best_of_group, best), j = group * kTileN + find_first(score + group * kTileN, best);
+    const std::int64_t group = find_first(best_of_group, best),
+                       j = group * kTileN + find_first(score + group * kTileN, best);
     index[k] = static_cast<std::int32_t>(j);
     score[j] = kTaken;
     best_of_group[group] = group_best(score + group * kTileN);
@@ -111,12 +122,15 @@ HWY_INLINE void keep_best(std::int32_t* index, float* score, float* best_of_grou
 struct Candidates {
   std::int64_t current, first_free, last_free;  ///< free blocks [first_free, last_free)
   Candidates(const NsaShape& nsa, std::int64_t t)
-      : current(t / nsa.l_sel), first_free(std::min(nsa.init, current + 1)), last_free(std::max(first_free, current + 1 - nsa.local)) {}
+      : current(t / nsa.l_sel),
+        first_free(std::min(nsa.init, current + 1)),
+        last_free(std::max(first_free, current + 1 - nsa.local)) {}
   std::int64_t forced() const { return first_free + current + 1 - last_free; }
 };
 
 /// Ascending into selected (n), -1 at the end
-HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& nsa, const Candidates& c, std::int32_t* free, std::int64_t n_free) {
+HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& nsa, const Candidates& c, std::int32_t* free,
+                               std::int64_t n_free) {
   std::int64_t n = 0;
   const auto put = [&](std::int64_t j) {
     if (n < nsa.n) selected[n++] = static_cast<std::int32_t>(j);
@@ -128,8 +142,9 @@ HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& nsa, cons
   std::fill(selected + n, selected + nsa.n, -1);
 }
 
-HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const ScoreScratch& x, std::int64_t bh, std::int64_t t0, const PackedKeys& packed,
-                              std::int32_t* selected, const float* q, const float* lse, const NsaShape& nsa) {
+HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const ScoreScratch& x, std::int64_t bh,
+                              std::int64_t t0, const PackedKeys& packed, std::int32_t* selected, const float* q,
+                              const float* lse, const NsaShape& nsa) {
   const std::int64_t nq = std::min(y.queries, z.T - t0), ratio = nsa.l_sel / nsa.d, visible = nsa.visible(t0 + nq - 1);
   const std::int64_t used = round_up((Candidates(nsa, t0 + nq - 1).current + 1) * ratio, kTileN);
   const float scale = query_scale(z);
@@ -144,7 +159,8 @@ HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const Sco
     tile_gemm<false>(nq * z.G, width, z.Dk, x.q, z.ldk, 1, packed.at(z, bh, written / kBlock), z.lds, x.s, z.lds);
     for (std::int64_t i = 0; i < nq; ++i) {
       const std::int64_t keys = std::clamp<std::int64_t>(nsa.visible(t0 + i) - written, 0, kBlock);
-      sum_heads(x.p + i * y.columns + y.lead + written, x.s + i * z.G * z.lds, z.lds, x.lse2 + i * z.G, z.G, kBlock, keys);
+      sum_heads(x.p + i * y.columns + y.lead + written, x.s + i * z.G * z.lds, z.lds, x.lse2 + i * z.G, z.G, kBlock,
+                keys);
     }
   }
   for (std::int64_t i = 0; i < nq; ++i) {
@@ -171,14 +187,18 @@ void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShap
   const Tensor scratch = dev.scratch({dev.threads, y.floats});
   if (dev.planning()) return;
   pack_keys(dev, z, packed, kc.f32(), nullptr);
-  const std::int64_t scored_from = std::min(z.T, nsa.n * nsa.l_sel), tiles = (z.T - scored_from + y.queries - 1) / y.queries;
+  const std::int64_t scored_from = std::min(z.T, nsa.n * nsa.l_sel),
+                     tiles = (z.T - scored_from + y.queries - 1) / y.queries;
   parallel_for(dev.threads, z.groups() * tiles, [&](std::int64_t i, int thread) HWY_ATTR {
-    const std::int64_t bh = i % z.groups(), t0 = scored_from + (tiles - 1 - i / z.groups()) * y.queries;  // longest first
-    select_tile(z, y, ScoreScratch(z, y, nsa, scratch.f32() + thread * y.floats), bh, t0, packed, selected.i32(), q.f32(), lse.f32(), nsa);
+    const std::int64_t bh = i % z.groups(),
+                       t0 = scored_from + (tiles - 1 - i / z.groups()) * y.queries;  // longest first
+    select_tile(z, y, ScoreScratch(z, y, nsa, scratch.f32() + thread * y.floats), bh, t0, packed, selected.i32(),
+                q.f32(), lse.f32(), nsa);
   });
   parallel_for(dev.threads, z.groups(), [&](std::int64_t bh, int) HWY_ATTR {
     for (std::int64_t t = 0; t < scored_from; ++t)
-      for (std::int64_t i = 0; i < nsa.n; ++i) selected.i32()[(bh * z.T + t) * nsa.n + i] = i <= t / nsa.l_sel ? static_cast<std::int32_t>(i) : -1;
+      for (std::int64_t i = 0; i < nsa.n; ++i)
+        selected.i32()[(bh * z.T + t) * nsa.n + i] = i <= t / nsa.l_sel ? static_cast<std::int32_t>(i) : -1;
   });
 }
 
@@ -191,7 +211,9 @@ namespace nsa::cpu {
 
 HWY_EXPORT(select_blocks);
 
-void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& nsa) { HWY_DYNAMIC_DISPATCH(select_blocks)(dev, selected, q, kc, lse, nsa); }
+void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& nsa) {
+  HWY_DYNAMIC_DISPATCH(select_blocks)(dev, selected, q, kc, lse, nsa);
+}
 
 }  // namespace nsa::cpu
 #endif

@@ -1,4 +1,5 @@
-// What attention forward and backward share, compiled once per SIMD target: rows to and from transposed tiles, and the mask of a score tile.
+// What attention forward and backward share, compiled once per SIMD target: rows to and from transposed tiles, and the
+// mask of a score tile.
 #include "ops/cpu/attention_tiles.h"
 #include "ops/cpu/tile-inl.h"
 
@@ -18,13 +19,15 @@ namespace HWY_NAMESPACE {
 
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// Row length of a tile buffer: an odd number of cache lines, so that the rows of a panel do not fall into the same few cache sets.
+// Row length of a tile buffer: an odd number of cache lines, so that the rows of a panel do not fall into the same few
+// cache sets.
 constexpr std::int64_t tile_stride(std::int64_t n) { return round_up(n, kTileN) | kTileN; }
 
 constexpr std::int64_t kScoreStride = tile_stride(cpu::kTileRows);
 
 /// 4x4 transpose.
-HWY_INLINE void transpose4(const float* r0, const float* r1, const float* r2, const float* r3, float* c0, float* c1, float* c2, float* c3) {
+HWY_INLINE void transpose4(const float* r0, const float* r1, const float* r2, const float* r3, float* c0, float* c1,
+                           float* c2, float* c3) {
 #if HWY_TARGET == HWY_SCALAR
   for (int i = 0; i < 4; ++i) {
     float* to = i == 0 ? c0 : i == 1 ? c1 : i == 2 ? c2 : c3;
@@ -33,7 +36,8 @@ HWY_INLINE void transpose4(const float* r0, const float* r1, const float* r2, co
 #else
   const hn::FixedTag<float, 4> d;
   const auto a = hn::LoadU(d, r0), b = hn::LoadU(d, r1), c = hn::LoadU(d, r2), e = hn::LoadU(d, r3);
-  const auto ac0 = hn::InterleaveLower(d, a, c), ac1 = hn::InterleaveUpper(d, a, c), be0 = hn::InterleaveLower(d, b, e), be1 = hn::InterleaveUpper(d, b, e);
+  const auto ac0 = hn::InterleaveLower(d, a, c), ac1 = hn::InterleaveUpper(d, a, c), be0 = hn::InterleaveLower(d, b, e),
+             be1 = hn::InterleaveUpper(d, b, e);
   hn::StoreU(hn::InterleaveLower(d, ac0, be0), d, c0);
   hn::StoreU(hn::InterleaveUpper(d, ac0, be0), d, c1);
   hn::StoreU(hn::InterleaveLower(d, ac1, be1), d, c2);
@@ -42,14 +46,16 @@ HWY_INLINE void transpose4(const float* r0, const float* r1, const float* r2, co
 }
 
 /// y (C,R) = x (R,C)^T with row strides.
-inline void transpose(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t R, std::int64_t C) {
+inline void transpose(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t R,
+                      std::int64_t C) {
   std::int64_t r = 0;
   for (; r + 4 <= R; r += 4) {
     const float* xr = x + r * x_stride;
     std::int64_t c = 0;
     for (; c + 4 <= C; c += 4) {
       float* yc = y + c * y_stride + r;
-      transpose4(xr + c, xr + x_stride + c, xr + 2 * x_stride + c, xr + 3 * x_stride + c, yc, yc + y_stride, yc + 2 * y_stride, yc + 3 * y_stride);
+      transpose4(xr + c, xr + x_stride + c, xr + 2 * x_stride + c, xr + 3 * x_stride + c, yc, yc + y_stride,
+                 yc + 2 * y_stride, yc + 3 * y_stride);
     }
     for (; c < C; ++c)
       for (std::int64_t i = 0; i < 4; ++i) y[c * y_stride + r + i] = xr[i * x_stride + c];
@@ -59,7 +65,8 @@ inline void transpose(float* y, std::int64_t y_stride, const float* x, std::int6
 }
 
 /// Rows of D floats into a buffer of stride `y_stride`, filled with zeros to a whole number of vectors.
-inline void copy_rows(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows, std::int64_t D) {
+inline void copy_rows(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows,
+                      std::int64_t D) {
   const std::int64_t padding = round_up(D, kTileN) - D;
   for (std::int64_t r = 0; r < rows; ++r) {
     std::memcpy(y + r * y_stride, x + r * x_stride, static_cast<std::size_t>(D) * sizeof(float));
@@ -68,9 +75,12 @@ inline void copy_rows(float* y, std::int64_t y_stride, const float* x, std::int6
 }
 
 /// The query rows of a tile, out of a (B,T,H,D) tensor, into y (columns(), y_stride); rows beyond the tile are zeros.
-inline void gather_rows(float* y, std::int64_t y_stride, const float* x, const cpu::AttentionShape& a, const cpu::RowTile& tile, std::int64_t D) {
-  for (std::int64_t r = 0; r < tile.rows; ++r) copy_rows(y + r * y_stride, y_stride, x + a.query_row(tile.unit, tile.n0 + r) * D, D, 1, D);
-  for (std::int64_t r = tile.rows; r < tile.columns(); ++r) std::memset(y + r * y_stride, 0, static_cast<std::size_t>(y_stride) * sizeof(float));
+inline void gather_rows(float* y, std::int64_t y_stride, const float* x, const cpu::AttentionShape& a,
+                        const cpu::RowTile& tile, std::int64_t D) {
+  for (std::int64_t r = 0; r < tile.rows; ++r)
+    copy_rows(y + r * y_stride, y_stride, x + a.query_row(tile.unit, tile.n0 + r) * D, D, 1, D);
+  for (std::int64_t r = tile.rows; r < tile.columns(); ++r)
+    std::memset(y + r * y_stride, 0, static_cast<std::size_t>(y_stride) * sizeof(float));
 }
 
 /// y *= factor over `rows` rows of n floats, n a multiple of kTileN.
@@ -79,7 +89,8 @@ inline void scale_rows(float* y, std::int64_t stride, std::int64_t rows, std::in
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const TileVec f = hn::Set(d, factor);
   for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = 0; c < n; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, y + r * stride + c), f), d, y + r * stride + c);
+    for (std::int64_t c = 0; c < n; c += lanes)
+      hn::StoreU(hn::Mul(hn::LoadU(d, y + r * stride + c), f), d, y + r * stride + c);
 }
 
 /// Whether the queries of a tile of scores are its columns (keys x queries) or its rows.
@@ -104,7 +115,8 @@ struct ProbabilitySink {
     const TileTag d;
     HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
       const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      HWY_UNROLL(8) for (int r = 0; r < MR; ++r)
+      HWY_UNROLL(8)
+      for (int r = 0; r < MR; ++r)
         hn::StoreU(exp2_softmax(hn::Sub(acc[r][v], of_query<kQueries>(lse, i + r, c))), d, p + (i + r) * stride + c);
     }
   }
@@ -131,12 +143,14 @@ struct ScoreGradientSink {
   }
 };
 
-/// Online softmax in one pass: exponentials are taken against a reference that follows the maximum only when that is kSlack above it (p then stays below 2^8,
-/// which float holds as exactly as 1). Scores that leap by more than kLeap may overflow 2^x: then the block is done again in two passes.
+/// Online softmax in one pass: exponentials are taken against a reference that follows the maximum only when that is
+/// kSlack above it (p then stays below 2^8, which float holds as exactly as 1). Scores that leap by more than kLeap may
+/// overflow 2^x: then the block is done again in two passes.
 constexpr float kSlack = 8.0f, kLeap = 100.0f;
 
 // Columns [c0, c1) of the scores: -inf where key s0 + i is after the column's query or out of its window.
-inline void mask_columns(float* s, const cpu::KeyRange& range, const cpu::RowTile& tile, std::int64_t c0, std::int64_t c1) {
+inline void mask_columns(float* s, const cpu::KeyRange& range, const cpu::RowTile& tile, std::int64_t c0,
+                         std::int64_t c1) {
   const TileTag d;
   const hn::RebindToSigned<TileTag> di;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
@@ -146,7 +160,8 @@ inline void mask_columns(float* s, const cpu::KeyRange& range, const cpu::RowTil
   for (std::int64_t key = range.s0; key < range.s1; ++key) {
     float* s_key = s + (key - range.s0) * kScoreStride;
     const std::int64_t last_t = std::min<std::int64_t>(key + tile.window - 1, std::numeric_limits<std::int32_t>::max());
-    const auto first = hn::Set(di, static_cast<std::int32_t>(key)), last = hn::Set(di, static_cast<std::int32_t>(last_t));
+    const auto first = hn::Set(di, static_cast<std::int32_t>(key)),
+               last = hn::Set(di, static_cast<std::int32_t>(last_t));
     for (std::int64_t c = c0; c < c1; c += lanes) {
       const auto t = hn::LoadU(di, t_c + c);
       const auto hidden = hn::Or(hn::Lt(t, first), hn::Gt(t, last));
@@ -155,11 +170,13 @@ inline void mask_columns(float* s, const cpu::KeyRange& range, const cpu::RowTil
   }
 }
 
-/// s (keys, columns): scores of keys a query does not see become -inf, whose 2^x is exactly 0. Only the columns that the diagonal cuts (queries before the
-/// last key) and those that the window cuts (queries past the first key's reach) are touched.
+/// s (keys, columns): scores of keys a query does not see become -inf, whose 2^x is exactly 0. Only the columns that
+/// the diagonal cuts (queries before the last key) and those that the window cuts (queries past the first key's reach)
+/// are touched.
 inline void mask_scores(float* s, const cpu::KeyRange& range, const cpu::RowTile& tile) {
   const std::int64_t diagonal_end = round_up(std::max<std::int64_t>(0, (range.s1 - 1) * tile.G - tile.n0), kTileN);
-  const std::int64_t window_begin = std::max<std::int64_t>(0, (range.s0 + tile.window) * tile.G - tile.n0) / kTileN * kTileN;
+  const std::int64_t window_begin =
+      std::max<std::int64_t>(0, (range.s0 + tile.window) * tile.G - tile.n0) / kTileN * kTileN;
   mask_columns(s, range, tile, range.c0, std::min(range.c1, diagonal_end));
   mask_columns(s, range, tile, std::max(range.c0, window_begin), range.c1);
 }

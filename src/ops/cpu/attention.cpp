@@ -1,11 +1,15 @@
-// Causal attention forward, optionally with a sliding window: blocked, online softmax (arXiv 2205.14135), and the softmax delta of the backward pass.
+// Causal attention forward, optionally with a sliding window: blocked, online softmax (arXiv 2205.14135), and the
+// softmax delta of the backward pass.
 //
-// Who does what: a piece of work is one tile of 192 query rows of one (b, kv head), last tiles (the longest) first; it walks the keys it sees in blocks of 96.
-//   scores^T (keys, rows) = K (scale log2e Q)^T; mask where the diagonal or the window cuts; online softmax down the columns; O^T += V^T P^T.
-//   Where nothing is masked, the exponentials are taken while the scores are still in registers (kSlack in attention-inl.h).
-// FLOPs: 4 D per (query, visible key) and head, D = (Dk+Dv)/2. Bytes: K and V once per tile, from the cache when T (Dk+Dv) 4 bytes fit; o, q, lse once.
-// Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, nothing that grows with T.
-// Deterministic: a tile is computed by one thread in key order, so no bit depends on the number of threads.
+// Who does what: a piece of work is one tile of 192 query rows of one (b, kv head), last tiles (the longest) first; it
+// walks the keys it sees in blocks of 96.
+//   scores^T (keys, rows) = K (scale log2e Q)^T; mask where the diagonal or the window cuts; online softmax down the
+//   columns; O^T += V^T P^T. Where nothing is masked, the exponentials are taken while the scores are still in
+//   registers (kSlack in attention-inl.h).
+// FLOPs: 4 D per (query, visible key) and head, D = (Dk+Dv)/2. Bytes: K and V once per tile, from the cache when T
+// (Dk+Dv) 4 bytes fit; o, q, lse once. Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, nothing that
+// grows with T. Deterministic: a tile is computed by one thread in key order, so no bit depends on the number of
+// threads.
 #include <cmath>
 
 #include "core/parallel.h"
@@ -33,12 +37,12 @@ using cpu::RowTile;
 
 // One thread's tiles. With base == nullptr only their size is counted.
 struct ForwardBuffers {
-  float *q_t;     // (Dk, rows) scale * log2e * q
-  float *k, *v;   // (keys, Dk), (keys, Dv)
-  float *s;       // (keys, rows) scores, then probabilities
-  float *o_t;     // (Dv, rows) unnormalised output
-  float *o;       // (rows, Dv)
-  float *m, *l;   // (rows) reference of the exponentials in log2 units, the maximum or a little less; running sum
+  float* q_t;        // (Dk, rows) scale * log2e * q
+  float *k, *v;      // (keys, Dk), (keys, Dv)
+  float* s;          // (keys, rows) scores, then probabilities
+  float* o_t;        // (Dv, rows) unnormalised output
+  float* o;          // (rows, Dv)
+  float *m, *l;      // (rows) reference of the exponentials in log2 units, the maximum or a little less; running sum
   float *top, *sum;  // (rows) a block's maximum and sum
   std::int64_t size;
 
@@ -59,8 +63,8 @@ struct ForwardBuffers {
   }
 };
 
-// One vector of columns: new maximum over the keys, s = 2^(s - m), sum. The maximum starts at the lowest float, not at -inf: a column whose keys are all
-// masked so far must give 2^(-inf - lowest) = 0, not 2^(-inf + inf) = NaN.
+// One vector of columns: new maximum over the keys, s = 2^(s - m), sum. The maximum starts at the lowest float, not at
+// -inf: a column whose keys are all masked so far must give 2^(-inf - lowest) = 0, not 2^(-inf + inf) = NaN.
 HWY_INLINE void softmax_columns(float* s, std::int64_t keys, float* m, float* l, float* o_t, std::int64_t Dv) {
   const TileTag d;
   const TileVec m_old = hn::LoadU(d, m);
@@ -78,7 +82,8 @@ HWY_INLINE void softmax_columns(float* s, std::int64_t keys, float* m, float* l,
   if (!hn::AllTrue(d, hn::Eq(m_new, m_old))) {
     const TileVec shrink = exp2_softmax(hn::Sub(m_old, m_new));
     sum = hn::Mul(sum, shrink);
-    for (std::int64_t j = 0; j < Dv; ++j) hn::StoreU(hn::Mul(hn::LoadU(d, o_t + j * kScoreStride), shrink), d, o_t + j * kScoreStride);
+    for (std::int64_t j = 0; j < Dv; ++j)
+      hn::StoreU(hn::Mul(hn::LoadU(d, o_t + j * kScoreStride), shrink), d, o_t + j * kScoreStride);
     hn::StoreU(m_new, d, m);
   }
   for (i = 0; i < keys; ++i) {
@@ -115,27 +120,32 @@ struct SoftmaxSink {
   }
 };
 
-// The probabilities of a block that every column sees whole, in one pass. False: some scores leapt (as in a tile's first block, whose reference is the lowest
-// float); nothing but t.s, t.top and t.sum was written.
-HWY_INLINE bool softmax_block(const ForwardBuffers& t, const cpu::AttentionShape& a, std::int64_t keys, std::int64_t width) {
+// The probabilities of a block that every column sees whole, in one pass. False: some scores leapt (as in a tile's
+// first block, whose reference is the lowest float); nothing but t.s, t.top and t.sum was written.
+HWY_INLINE bool softmax_block(const ForwardBuffers& t, const cpu::AttentionShape& a, std::int64_t keys,
+                              std::int64_t width) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::fill_n(t.top, width, std::numeric_limits<float>::lowest());
   std::fill_n(t.sum, width, 0.0f);
   tile_product(keys, width, a.Dk, t.k, tile_stride(a.Dk), 1, t.q_t, kScoreStride, SoftmaxSink{t.s, t.m, t.top, t.sum});
   TileVec rise = hn::Set(d, 0.0f);
-  for (std::int64_t c = 0; c < width; c += lanes) rise = hn::Max(rise, hn::Sub(hn::LoadU(d, t.top + c), hn::LoadU(d, t.m + c)));
+  for (std::int64_t c = 0; c < width; c += lanes)
+    rise = hn::Max(rise, hn::Sub(hn::LoadU(d, t.top + c), hn::LoadU(d, t.m + c)));
   if (!hn::AllTrue(d, hn::Le(rise, hn::Set(d, kLeap)))) return false;
   for (std::int64_t c = 0; c < width; c += lanes) {
-    const TileVec m = hn::LoadU(d, t.m + c), top = hn::LoadU(d, t.top + c), sum = hn::Add(hn::LoadU(d, t.l + c), hn::LoadU(d, t.sum + c));
+    const TileVec m = hn::LoadU(d, t.m + c), top = hn::LoadU(d, t.top + c),
+                  sum = hn::Add(hn::LoadU(d, t.l + c), hn::LoadU(d, t.sum + c));
     const auto too_high = hn::Gt(hn::Sub(top, m), hn::Set(d, kSlack));
     if (hn::AllFalse(d, too_high)) {
       hn::StoreU(sum, d, t.l + c);
       continue;
     }
     const TileVec m_new = hn::IfThenElse(too_high, top, m), shrink = exp2_softmax(hn::Sub(m, m_new));
-    for (std::int64_t j = 0; j < a.Dv; ++j) hn::StoreU(hn::Mul(hn::LoadU(d, t.o_t + j * kScoreStride + c), shrink), d, t.o_t + j * kScoreStride + c);
-    for (std::int64_t i = 0; i < keys; ++i) hn::StoreU(hn::Mul(hn::LoadU(d, t.s + i * kScoreStride + c), shrink), d, t.s + i * kScoreStride + c);
+    for (std::int64_t j = 0; j < a.Dv; ++j)
+      hn::StoreU(hn::Mul(hn::LoadU(d, t.o_t + j * kScoreStride + c), shrink), d, t.o_t + j * kScoreStride + c);
+    for (std::int64_t i = 0; i < keys; ++i)
+      hn::StoreU(hn::Mul(hn::LoadU(d, t.s + i * kScoreStride + c), shrink), d, t.s + i * kScoreStride + c);
     hn::StoreU(hn::Mul(sum, shrink), d, t.l + c);
     hn::StoreU(m_new, d, t.m + c);
   }
@@ -173,7 +183,8 @@ void forward_tile(const ForwardArgs& args, std::int64_t unit, std::int64_t tile_
   const cpu::AttentionShape& a = args.shape;
   const ForwardBuffers t(a, scratch);
   const RowTile tile(a, unit, tile_index);
-  const std::int64_t ldk = tile_stride(a.Dk), ldv = tile_stride(a.Dv), lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
+  const std::int64_t ldk = tile_stride(a.Dk), ldv = tile_stride(a.Dv),
+                     lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
   load_queries(t, args, tile);
   for (std::int64_t s0 = tile.key_begin; s0 < tile.key_end;) {
     const KeyRange range = tile.keys_from(s0);
@@ -183,7 +194,8 @@ void forward_tile(const ForwardArgs& args, std::int64_t unit, std::int64_t tile_
     if (range.masked || !softmax_block(t, a, keys, width)) {
       tile_gemm<false>(keys, width, a.Dk, t.k, ldk, 1, t.q_t + range.c0, kScoreStride, t.s + range.c0, kScoreStride);
       if (range.masked) mask_scores(t.s, range, tile);
-      for (std::int64_t c = range.c0; c < range.c1; c += lanes) softmax_columns(t.s + c, keys, t.m + c, t.l + c, t.o_t + c, a.Dv);
+      for (std::int64_t c = range.c0; c < range.c1; c += lanes)
+        softmax_columns(t.s + c, keys, t.m + c, t.l + c, t.o_t + c, a.Dv);
     }
     tile_gemm<true>(a.Dv, width, keys, t.v, 1, ldv, t.s + range.c0, kScoreStride, t.o_t + range.c0, kScoreStride);
     s0 = range.s1;
@@ -193,7 +205,8 @@ void forward_tile(const ForwardArgs& args, std::int64_t unit, std::int64_t tile_
 
 void delta_rows(float* delta, const float* o, const float* d_o, std::int64_t begin, std::int64_t end, std::int64_t Dv) {
   for (std::int64_t n = begin; n < end; ++n)
-    delta[n] = sum_row(Dv, [&](auto at, std::int64_t c) HWY_ATTR { return hn::Mul(at.load(o + n * Dv + c), at.load(d_o + n * Dv + c)); });
+    delta[n] = sum_row(Dv, [&](auto at, std::int64_t c)
+                               HWY_ATTR { return hn::Mul(at.load(o + n * Dv + c), at.load(d_o + n * Dv + c)); });
 }
 
 }  // namespace

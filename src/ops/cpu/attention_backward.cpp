@@ -1,12 +1,17 @@
-// Causal attention backward, optionally with a sliding window: one pass over the tiles that recomputes scores and does dq, dk and dv (arXiv 2205.14135).
+// Causal attention backward, optionally with a sliding window: one pass over the tiles that recomputes scores and does
+// dq, dk and dv (arXiv 2205.14135).
 //
-// Who does what: threads claim tiles of 192 query rows of one (b, kv head), last tiles (the longest) first; a tile walks the keys it sees in blocks of 96:
-//   P^T = 2^(K (scale log2e Q)^T - lse); dV += P^T dO; dS^T = P^T (V dO^T - delta), in P's place; dK += dS^T Q; dQ += dS K.
-//   The exponentials and dS are made while the products are still in registers; only where the mask cuts, scores go through memory.
-// FLOPs: 2 (3 Dk + 2 Dv) per (query, visible key) and head. Bytes: K, V, dk, dv once per tile from the cache; q, d_o, dq, lse, delta once.
-// Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, one counter per key block, and when Dk or Dv is not a multiple of 16 one dk, dv.
-// Deterministic: dk and dv of a key block receive the tiles in one order, whoever computes them: each block has a counter whose turn it is. A tile only waits
-// for tiles claimed before it, so one thread never waits and several cannot wait in a circle; the tiles of a unit follow each other like a pipeline.
+// Who does what: threads claim tiles of 192 query rows of one (b, kv head), last tiles (the longest) first; a tile
+// walks the keys it sees in blocks of 96:
+//   P^T = 2^(K (scale log2e Q)^T - lse); dV += P^T dO; dS^T = P^T (V dO^T - delta), in P's place; dK += dS^T Q; dQ +=
+//   dS K. The exponentials and dS are made while the products are still in registers; only where the mask cuts, scores
+//   go through memory.
+// FLOPs: 2 (3 Dk + 2 Dv) per (query, visible key) and head. Bytes: K, V, dk, dv once per tile from the cache; q, d_o,
+// dq, lse, delta once. Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, one counter per key block,
+// and when Dk or Dv is not a multiple of 16 one dk, dv. Deterministic: dk and dv of a key block receive the tiles in
+// one order, whoever computes them: each block has a counter whose turn it is. A tile only waits for tiles claimed
+// before it, so one thread never waits and several cannot wait in a circle; the tiles of a unit follow each other like
+// a pipeline.
 #include <cmath>
 
 #include "core/parallel.h"
@@ -34,11 +39,11 @@ using cpu::RowTile;
 // One thread's tiles. With base == nullptr only their size is counted.
 struct BackwardBuffers {
   std::int64_t ldk, ldv;
-  float *q, *d_o, *dq;    // (rows, Dk), (rows, Dv), (rows, Dk)
-  float *q_t, *d_o_t;     // (Dk, rows) scale * log2e * q, (Dv, rows)
-  float *k, *v;           // (keys, Dk), (keys, Dv)
-  float* p;               // (keys, rows) probabilities, then the gradient by the scores
-  float *lse, *delta;     // (rows), lse in log2 units
+  float *q, *d_o, *dq;  // (rows, Dk), (rows, Dv), (rows, Dk)
+  float *q_t, *d_o_t;   // (Dk, rows) scale * log2e * q, (Dv, rows)
+  float *k, *v;         // (keys, Dk), (keys, Dv)
+  float* p;             // (keys, rows) probabilities, then the gradient by the scores
+  float *lse, *delta;   // (rows), lse in log2 units
   std::int64_t size;
 
   BackwardBuffers(const cpu::AttentionShape& a, float* base) : ldk(tile_stride(a.Dk)), ldv(tile_stride(a.Dv)), size(0) {
@@ -78,7 +83,9 @@ void store_dq(const BackwardBuffers& t, const BackwardArgs& args, const RowTile&
     const float* from = t.dq + r * t.ldk;
     float* to = args.dq + a.query_row(tile.unit, tile.n0 + r) * a.Dk;
     const bool add = args.dq_mode == Write::add;
-    for_row(a.Dk, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::MulAdd(at.load(from + c), scale, add ? at.load(to + c) : zero), to + c); });
+    for_row(a.Dk, [&](auto at, std::int64_t c) HWY_ATTR {
+      at.store(hn::MulAdd(at.load(from + c), scale, add ? at.load(to + c) : zero), to + c);
+    });
   }
 }
 
@@ -117,7 +124,9 @@ void finish_block(const BackwardArgs& args, std::int64_t unit, std::int64_t bloc
     const float* from = args.dk_sum + row * args.dk_width;
     float* to = args.dk + row * a.Dk;
     for_row(a.Dk, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::Mul(at.load(from + c), scale), to + c); });
-    if (args.dv_sum != args.dv) std::memcpy(args.dv + row * a.Dv, args.dv_sum + row * args.dv_width, static_cast<std::size_t>(a.Dv) * sizeof(float));
+    if (args.dv_sum != args.dv)
+      std::memcpy(args.dv + row * a.Dv, args.dv_sum + row * args.dv_width,
+                  static_cast<std::size_t>(a.Dv) * sizeof(float));
   }
 }
 
@@ -130,7 +139,8 @@ void backward_tile(const BackwardArgs& args, std::int64_t unit, std::int64_t til
   load_rows(t, args, tile);
   for (std::int64_t s0 = tile.key_begin; s0 < tile.key_end;) {
     const KeyRange range = tile.keys_from(s0);
-    const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - range.c0, row = a.key_row(unit, s0), block = s0 / kKeyBlock;
+    const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - range.c0,
+                       row = a.key_row(unit, s0), block = s0 / kKeyBlock;
     copy_rows(t.k, t.ldk, args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
     copy_rows(t.v, t.ldv, args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
     probabilities(t, a, tile, range);
@@ -138,17 +148,19 @@ void backward_tile(const BackwardArgs& args, std::int64_t unit, std::int64_t til
     const std::int32_t tiles_before = static_cast<std::int32_t>(a.last_tile_of(block) - tile_index);
     wait_for(turn, tiles_before);
     if (tiles_before == 0 && (s0 == tile.key_begin || s0 % kKeyBlock == 0)) clear_block(args, unit, block);
-    tile_gemm<true>(keys, round_up(a.Dv, kTileN), width, t.p + c0, kScoreStride, 1, t.d_o + c0 * t.ldv, t.ldv, args.dv_sum + row * args.dv_width,
-                    a.Hkv * args.dv_width);
-    tile_product(keys, width, a.Dv, t.v, t.ldv, 1, t.d_o_t + c0, kScoreStride, ScoreGradientSink<Queries::columns>{t.p + c0, kScoreStride, t.delta + c0});
-    tile_gemm<true>(keys, round_up(a.Dk, kTileN), width, t.p + c0, kScoreStride, 1, t.q + c0 * t.ldk, t.ldk, args.dk_sum + row * args.dk_width,
-                    a.Hkv * args.dk_width);
+    tile_gemm<true>(keys, round_up(a.Dv, kTileN), width, t.p + c0, kScoreStride, 1, t.d_o + c0 * t.ldv, t.ldv,
+                    args.dv_sum + row * args.dv_width, a.Hkv * args.dv_width);
+    tile_product(keys, width, a.Dv, t.v, t.ldv, 1, t.d_o_t + c0, kScoreStride,
+                 ScoreGradientSink<Queries::columns>{t.p + c0, kScoreStride, t.delta + c0});
+    tile_gemm<true>(keys, round_up(a.Dk, kTileN), width, t.p + c0, kScoreStride, 1, t.q + c0 * t.ldk, t.ldk,
+                    args.dk_sum + row * args.dk_width, a.Hkv * args.dk_width);
     s0 = range.s1;
     if (s0 == tile.key_end || s0 % kKeyBlock == 0) {
       if (tile_index == a.first_tile_of(block)) finish_block(args, unit, block);
       pass_turn(turn, tiles_before + 1);
     }
-    tile_gemm<true>(width, round_up(a.Dk, kTileN), keys, t.p + c0, 1, kScoreStride, t.k, t.ldk, t.dq + c0 * t.ldk, t.ldk);
+    tile_gemm<true>(width, round_up(a.Dk, kTileN), keys, t.p + c0, 1, kScoreStride, t.k, t.ldk, t.dq + c0 * t.ldk,
+                    t.ldk);
   }
   store_dq(t, args, tile);
 }
@@ -165,17 +177,21 @@ HWY_EXPORT(backward_tile);
 
 namespace cpu {
 
-void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, std::int64_t window, Write dq_mode) {
+void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
+                        std::int64_t window, Write dq_mode) {
   const AttentionShape a(q, k, v, window);
   ArenaScope scope(dev.work);
   const Tensor scratch = dev.scratch({dev.threads, HWY_DYNAMIC_DISPATCH(backward_scratch)(a)});
   const Tensor turns = dev.scratch({a.units(), a.key_blocks()}, DType::i32);
-  const auto sums = [&](In output, std::int64_t D) { return D % 16 == 0 ? output : dev.scratch({a.B, a.T, a.Hkv, (D + 15) / 16 * 16}); };
+  const auto sums = [&](In output, std::int64_t D) {
+    return D % 16 == 0 ? output : dev.scratch({a.B, a.T, a.Hkv, (D + 15) / 16 * 16});
+  };
   const Tensor dk_sum = sums(dk, a.Dk), dv_sum = sums(dv, a.Dv);
   if (dev.planning()) return;
   std::fill_n(turns.i32(), turns.numel(), 0);
-  const BackwardArgs args{a, dq.f32(), dq_mode, dk.f32(), dv.f32(), dk_sum.f32(), dv_sum.f32(), dk_sum.dim(3), dv_sum.dim(3),
-                          d_o.f32(), delta.f32(), lse.f32(), q.f32(), k.f32(), v.f32(), turns.i32()};
+  const BackwardArgs args{
+      a,         dq.f32(),    dq_mode,   dk.f32(), dv.f32(), dk_sum.f32(), dv_sum.f32(), dk_sum.dim(3), dv_sum.dim(3),
+      d_o.f32(), delta.f32(), lse.f32(), q.f32(),  k.f32(),  v.f32(),      turns.i32()};
   float* tiles = scratch.f32();
   const std::int64_t units = a.units(), last = a.tiles() - 1;
   parallel_in_order(dev.threads, units * (last + 1), [&](std::int64_t i, int thread) {

@@ -1,8 +1,9 @@
 // How attention is cut into tiles, forward and backward alike. No SIMD here: compiled once.
 //
-// The G query heads of a kv head see the same keys, so a unit (b, kv head) has T*G query *rows* n = t*G + g, and a tile is kTileRows consecutive rows: any G
-// fills it, and a K/V block loaded once serves all heads. Keys come in blocks of kKeyBlock on a fixed grid. Inside a tile rows are *columns* (scores are kept
-// transposed, keys x rows): a softmax then runs down columns without horizontal sums, and K and V are used as they lie in memory.
+// The G query heads of a kv head see the same keys, so a unit (b, kv head) has T*G query *rows* n = t*G + g, and a tile
+// is kTileRows consecutive rows: any G fills it, and a K/V block loaded once serves all heads. Keys come in blocks of
+// kKeyBlock on a fixed grid. Inside a tile rows are *columns* (scores are kept transposed, keys x rows): a softmax then
+// runs down columns without horizontal sums, and K and V are used as they lie in memory.
 #pragma once
 
 #include <algorithm>
@@ -12,11 +13,14 @@
 
 namespace nsa::cpu {
 
-constexpr std::int64_t kTileRows = 192;  // a multiple of 6 and of 64: whole register blocks on AVX2 and AVX-512; with 96 it is 6 % of the peak slower
+constexpr std::int64_t kTileRows =
+    192;  // a multiple of 6 and of 64: whole register blocks on AVX2 and AVX-512; with 96 it is 6 % of the peak slower
 constexpr std::int64_t kKeyBlock = 96;
-constexpr std::int64_t kKeyStep = 32;    // finer steps where the mask cuts, so that little of what is computed is thrown away
+constexpr std::int64_t kKeyStep =
+    32;  // finer steps where the mask cuts, so that little of what is computed is thrown away
 
-/// Keys [s0, s1) against columns [c0, c1) of a tile; c0 and c1 are multiples of 16. Columns outside see none of these keys.
+/// Keys [s0, s1) against columns [c0, c1) of a tile; c0 and c1 are multiples of 16. Columns outside see none of these
+/// keys.
 struct KeyRange {
   std::int64_t s0, s1, c0, c1;
   bool masked;  ///< some of the columns inside do not see some of the keys
@@ -27,16 +31,27 @@ struct AttentionShape {
   std::int64_t window;  ///< keys a query sees, itself included; T when there is no window
 
   AttentionShape(In q, In k, In v, std::int64_t w)
-      : B(q.dim(0)), T(q.dim(1)), H(q.dim(2)), Hkv(k.dim(2)), G(H / Hkv), Dk(q.dim(3)), Dv(v.dim(3)), window(w > 0 ? std::min(w, T) : T) {}
+      : B(q.dim(0)),
+        T(q.dim(1)),
+        H(q.dim(2)),
+        Hkv(k.dim(2)),
+        G(H / Hkv),
+        Dk(q.dim(3)),
+        Dv(v.dim(3)),
+        window(w > 0 ? std::min(w, T) : T) {}
 
   std::int64_t units() const { return B * Hkv; }
   std::int64_t tiles() const { return (T * G + kTileRows - 1) / kTileRows; }
   std::int64_t key_blocks() const { return (T + kKeyBlock - 1) / kKeyBlock; }
   /// Row of q, o (B*T*H) that is query row n of a unit, and row of k, v (B*T*Hkv) that is key s.
-  std::int64_t query_row(std::int64_t unit, std::int64_t n) const { return (unit / Hkv * T + n / G) * H + unit % Hkv * G + n % G; }
+  std::int64_t query_row(std::int64_t unit, std::int64_t n) const {
+    return (unit / Hkv * T + n / G) * H + unit % Hkv * G + n % G;
+  }
   std::int64_t key_row(std::int64_t unit, std::int64_t s) const { return (unit / Hkv * T + s) * Hkv + unit % Hkv; }
   /// The last and the first tile that see keys of a block.
-  std::int64_t last_tile_of(std::int64_t block) const { return std::min(tiles() - 1, (((block + 1) * kKeyBlock + window - 1) * G - 1) / kTileRows); }
+  std::int64_t last_tile_of(std::int64_t block) const {
+    return std::min(tiles() - 1, (((block + 1) * kKeyBlock + window - 1) * G - 1) / kTileRows);
+  }
   std::int64_t first_tile_of(std::int64_t block) const { return block * kKeyBlock * G / kTileRows; }
 };
 
@@ -45,19 +60,28 @@ struct RowTile {
   std::int64_t unit, n0, rows, t_first, t_last, key_begin, key_end, G, window;
 
   RowTile(const AttentionShape& a, std::int64_t unit_, std::int64_t tile)
-      : unit(unit_), n0(tile * kTileRows), rows(std::min(kTileRows, a.T * a.G - n0)), t_first(n0 / a.G), t_last((n0 + rows - 1) / a.G),
-        key_begin(std::max<std::int64_t>(0, t_first - a.window + 1)), key_end(t_last + 1), G(a.G), window(a.window) {}
+      : unit(unit_),
+        n0(tile * kTileRows),
+        rows(std::min(kTileRows, a.T * a.G - n0)),
+        t_first(n0 / a.G),
+        t_last((n0 + rows - 1) / a.G),
+        key_begin(std::max<std::int64_t>(0, t_first - a.window + 1)),
+        key_end(t_last + 1),
+        G(a.G),
+        window(a.window) {}
 
   /// Columns rounded up to whole vectors; those beyond `rows` hold zeros.
   std::int64_t columns() const { return (rows + 15) / 16 * 16; }
 
-  /// The keys from s0 on that are handled together: to the end of the block, or a short step where the mask cuts the block.
+  /// The keys from s0 on that are handled together: to the end of the block, or a short step where the mask cuts the
+  /// block.
   KeyRange keys_from(std::int64_t s0) const {
     std::int64_t s1 = std::min(key_end, (s0 / kKeyBlock + 1) * kKeyBlock);
     if (all_see(s0, s1)) return {s0, s1, 0, columns(), false};
     s1 = std::min(s1, (s0 / kKeyStep + 1) * kKeyStep);
-    const std::int64_t c0 = std::max<std::int64_t>(0, s0 * G - n0) / 16 * 16;                                // row n sees s0 when n / G >= s0
-    const std::int64_t c1 = std::min(columns(), ((s1 + window - 1) * G - n0 + 15) / 16 * 16);                // and s1 - 1 when n / G < s1 - 1 + window
+    const std::int64_t c0 = std::max<std::int64_t>(0, s0 * G - n0) / 16 * 16;  // row n sees s0 when n / G >= s0
+    const std::int64_t c1 =
+        std::min(columns(), ((s1 + window - 1) * G - n0 + 15) / 16 * 16);  // and s1 - 1 when n / G < s1 - 1 + window
     return {s0, s1, c0, c1, !all_see(s0, s1)};
   }
 
@@ -76,10 +100,11 @@ struct BackwardArgs {
   float* dq;
   Write dq_mode;
   float *dk, *dv;          ///< outputs (B,T,Hkv,Dk), (B,T,Hkv,Dv)
-  float *dk_sum, *dv_sum;  ///< where they are summed up: the outputs, or scratch (B,T,Hkv, D rounded up) when a row is not a whole number of vectors
+  float *dk_sum, *dv_sum;  ///< where they are summed up: the outputs, or scratch (B,T,Hkv, D rounded up) when a row is
+                           ///< not a whole number of vectors
   std::int64_t dk_width, dv_width;
   const float *d_o, *delta, *lse, *q, *k, *v;
-  std::int32_t* turns;     ///< (units, key_blocks): how many tiles have added to dk and dv of a key block
+  std::int32_t* turns;  ///< (units, key_blocks): how many tiles have added to dk and dv of a key block
 };
 
 }  // namespace nsa::cpu

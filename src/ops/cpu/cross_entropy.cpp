@@ -1,6 +1,7 @@
-// Cross-entropy over rows of V logits. A row is cut into at most kBlocks blocks that sit in the first-level cache: each gets its own maximum and sum of
-// exponentials, and the blocks are joined at the end. So a logit is read from memory once, and its exponential is taken once even when the gradient is
-// wanted: the block leaves exp(x - block maximum) in place, and a second pass multiplies by scale * exp(block maximum - row maximum) / row sum.
+// Cross-entropy over rows of V logits. A row is cut into at most kBlocks blocks that sit in the first-level cache: each
+// gets its own maximum and sum of exponentials, and the blocks are joined at the end. So a logit is read from memory
+// once, and its exponential is taken once even when the gradient is wanted: the block leaves exp(x - block maximum) in
+// place, and a second pass multiplies by scale * exp(block maximum - row maximum) / row sum.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -22,7 +23,8 @@ namespace {
 
 constexpr std::int64_t kBlocks = 64, kBlock = 1024;  // blocks of at least kBlock logits
 
-// A block of logits all -inf must give sum 0, not NaN: the maximum is clamped to a finite number. NaN among the logits comes out in the sum.
+// A block of logits all -inf must give sum 0, not NaN: the maximum is clamped to a finite number. NaN among the logits
+// comes out in the sum.
 float max_block(const float* x, std::int64_t n) {
   const TileTag d;
   const std::int64_t lanes = row_lanes();
@@ -79,7 +81,8 @@ HWY_INLINE float cross_entropy(float* x, std::int64_t V, std::int64_t target, fl
   for (std::int64_t k = 0; k < blocks; ++k) sum += std::exp(static_cast<double>(most[k]) - top) * sums[k];
   if constexpr (kGradient) {
     for (std::int64_t k = 0; k < blocks; ++k)
-      scale_block(x + k * block, std::min(block, V - k * block), static_cast<float>(scale * std::exp(static_cast<double>(most[k]) - top) / sum));
+      scale_block(x + k * block, std::min(block, V - k * block),
+                  static_cast<float>(scale * std::exp(static_cast<double>(most[k]) - top) / sum));
     x[target] -= scale;
   }
   return static_cast<float>(std::log(sum) + top - x_target);
@@ -88,7 +91,9 @@ HWY_INLINE float cross_entropy(float* x, std::int64_t V, std::int64_t target, fl
 float cross_entropy_row(const float* x, std::int64_t V, std::int64_t target) {
   return cross_entropy<false>(const_cast<float*>(x), V, target, 0.0f);  // <false> does not write
 }
-float cross_entropy_gradient_row(float* x, std::int64_t V, std::int64_t target, float scale) { return cross_entropy<true>(x, V, target, scale); }
+float cross_entropy_gradient_row(float* x, std::int64_t V, std::int64_t target, float scale) {
+  return cross_entropy<true>(x, V, target, scale);
+}
 
 }  // namespace
 }  // namespace HWY_NAMESPACE
@@ -109,7 +114,8 @@ void cross_entropy_forward(Device& dev, Out losses, In logits, In targets) {
   const float* x = logits.f32();
   const std::int32_t* target = targets.i32();
   parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n) loss[n] = target[n] < 0 ? 0.0f : HWY_DYNAMIC_DISPATCH(cross_entropy_row)(x + n * V, V, target[n]);
+    for (std::int64_t n = begin; n < end; ++n)
+      loss[n] = target[n] < 0 ? 0.0f : HWY_DYNAMIC_DISPATCH(cross_entropy_row)(x + n * V, V, target[n]);
   });
 }
 

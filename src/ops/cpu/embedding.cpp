@@ -1,4 +1,5 @@
-// Token embedding. Backward cuts the columns into pieces: every piece walks all rows in order, so repeated tokens need neither atomics nor sorting.
+// Token embedding. Backward cuts the columns into pieces: every piece walks all rows in order, so repeated tokens need
+// neither atomics nor sorting.
 #include <cstring>
 
 #include "core/parallel.h"
@@ -14,7 +15,8 @@ void embedding_forward(Device& dev, Out y, In tokens, In w) {
   const float* wp = w.f32();
   const std::int32_t* token = tokens.i32();
   parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n) std::memcpy(yp + n * C, wp + token[n] * C, static_cast<std::size_t>(C) * sizeof(float));
+    for (std::int64_t n = begin; n < end; ++n)
+      std::memcpy(yp + n * C, wp + token[n] * C, static_cast<std::size_t>(C) * sizeof(float));
   });
 }
 

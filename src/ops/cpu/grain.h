@@ -10,6 +10,8 @@ namespace nsa::cpu {
 constexpr std::int64_t kPiece = 16384;
 
 /// Rows of C elements that make about one piece, at least 1.
-constexpr std::int64_t rows_per_piece(std::int64_t C) { return std::max<std::int64_t>(1, kPiece / std::max<std::int64_t>(1, C)); }
+constexpr std::int64_t rows_per_piece(std::int64_t C) {
+  return std::max<std::int64_t>(1, kPiece / std::max<std::int64_t>(1, C));
+}
 
 }  // namespace nsa::cpu

@@ -1,7 +1,8 @@
-// Left alone, oneDNN cuts a product by the number of threads, also along K, and the bits of the result follow. So the cutting is done here, by sizes only:
-// tiles of C, each computed by oneDNN on one thread.
+// Left alone, oneDNN cuts a product by the number of threads, also along K, and the bits of the result follow. So the
+// cutting is done here, by sizes only: tiles of C, each computed by oneDNN on one thread.
 //
-// Measured on a core with AVX2 (Zen 3, peak 104 GFLOP/s, oneDNN 2.6) without neighbours, share of the peak: tiles 75-88 %.
+// Measured on a core with AVX2 (Zen 3, peak 104 GFLOP/s, oneDNN 2.6) without neighbours, share of the peak: tiles 75-88
+// %.
 #include "ops/cpu/onednn_gemm.h"
 
 #include <omp.h>
@@ -22,7 +23,8 @@
 
 namespace nsa {
 
-// Making a primitive costs more than a small product takes, so they are kept. Threads share a primitive but not its arguments.
+// Making a primitive costs more than a small product takes, so they are kept. Threads share a primitive but not its
+// arguments.
 struct GemmCache {
   using Key = std::tuple<int, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, bool>;
   struct Arguments {
@@ -43,7 +45,8 @@ namespace cpu {
 namespace {
 
 constexpr std::int64_t kLargestTile = 512, kPieces = 8;
-// A longer sum is done in stretches: a copied tile stays in the cache (of the head it would have a third of the weights' size, and again and again).
+// A longer sum is done in stretches: a copied tile stays in the cache (of the head it would have a third of the
+// weights' size, and again and again).
 constexpr std::int64_t kLargestK = 2048;
 constexpr double kSmallestTile = 4e6;  // FLOPs: some tens of microseconds
 
@@ -59,25 +62,30 @@ class OneOmpThread {
   int before_;
 };
 
-// How C is cut: tiles of rows x columns, the last ones smaller. A function of the sizes alone. Sides are halved, so that 2, 4 or 8 threads get equal shares.
+// How C is cut: tiles of rows x columns, the last ones smaller. A function of the sizes alone. Sides are halved, so
+// that 2, 4 or 8 threads get equal shares.
 struct Tiles {
   std::int64_t rows, columns, down, across;
 };
 
 Tiles cut(const Gemm& g) {
-  const auto part = [](std::int64_t n, std::int64_t parts) { return std::min(n, ((n + parts - 1) / parts + 15) / 16 * 16); };
+  const auto part = [](std::int64_t n, std::int64_t parts) {
+    return std::min(n, ((n + parts - 1) / parts + 15) / 16 * 16);
+  };
   std::int64_t down = 1, across = 1;
   for (;;) {
     const std::int64_t rows = part(g.M, down), columns = part(g.N, across);
     const bool too_large = rows > kLargestTile || columns > kLargestTile;
-    const bool too_few = down * across < kPieces && 2.0 * static_cast<double>(rows * columns) * static_cast<double>(g.K) > kSmallestTile;
-    if ((!too_large && !too_few) || (rows <= 16 && columns <= 16)) return {rows, columns, (g.M + rows - 1) / rows, (g.N + columns - 1) / columns};
+    const bool too_few =
+        down * across < kPieces && 2.0 * static_cast<double>(rows * columns) * static_cast<double>(g.K) > kSmallestTile;
+    if ((!too_large && !too_few) || (rows <= 16 && columns <= 16))
+      return {rows, columns, (g.M + rows - 1) / rows, (g.N + columns - 1) / columns};
     (rows >= columns ? down : across) *= 2;
   }
 }
 
-// An operand read along its stored columns with a stride of a multiple of 512 bytes falls into a few sets of the cache (of 2 KiB: 2.3 times slower, of 1 KiB:
-// 1.1 to 1.2 times). Its tile is copied.
+// An operand read along its stored columns with a stride of a multiple of 512 bytes falls into a few sets of the cache
+// (of 2 KiB: 2.3 times slower, of 1 KiB: 1.1 to 1.2 times). Its tile is copied.
 bool needs_copy(bool strided, std::int64_t ld, std::int64_t K) { return strided && ld % 128 == 0 && K > 32; }
 std::int64_t padded(std::int64_t width) { return (width + 15) / 16 * 16 + 16; }
 
@@ -109,8 +117,10 @@ Plan plan_of(const Gemm& shape, Write mode) {
 
 // The product of one tile.
 Gemm tile_of(const Plan& p, std::int64_t i, std::int64_t j) {
-  const std::int64_t rows = std::min(p.tiles.rows, p.g.M - i * p.tiles.rows), columns = std::min(p.tiles.columns, p.g.N - j * p.tiles.columns);
-  return {p.g.form, rows, columns, p.g.K, p.copy_a ? padded(rows) : p.g.lda, p.copy_b ? padded(columns) : p.g.ldb, p.g.ldc};
+  const std::int64_t rows = std::min(p.tiles.rows, p.g.M - i * p.tiles.rows),
+                     columns = std::min(p.tiles.columns, p.g.N - j * p.tiles.columns);
+  return {p.g.form, rows, columns, p.g.K, p.copy_a ? padded(rows) : p.g.lda, p.copy_b ? padded(columns) : p.g.ldb,
+          p.g.ldc};
 }
 
 dnnl::matmul::primitive_desc describe(const dnnl::engine& engine, const Gemm& g, bool add) {
@@ -150,31 +160,39 @@ void prepare(GemmCache::Entry& entry, GemmCache& cache, std::size_t threads) {
   const auto memory = [&](const dnnl::memory::desc& desc) { return dnnl::memory(desc, cache.engine, nullptr); };
   const dnnl::matmul::primitive_desc& d = entry.desc;
   while (entry.arguments.size() < threads)
-    entry.arguments.push_back({memory(d.src_desc()), memory(d.weights_desc()), memory(d.dst_desc()), memory(d.scratchpad_desc())});
+    entry.arguments.push_back(
+        {memory(d.src_desc()), memory(d.weights_desc()), memory(d.dst_desc()), memory(d.scratchpad_desc())});
 }
 
-// Through the C interface: it does not throw, which may not be done inside a parallel region, and it takes no hash map of arguments.
-dnnl_status_t execute(GemmCache::Entry& entry, GemmCache& cache, int thread, const float* a, const float* b, float* c, float* scratchpad) {
+// Through the C interface: it does not throw, which may not be done inside a parallel region, and it takes no hash map
+// of arguments.
+dnnl_status_t execute(GemmCache::Entry& entry, GemmCache& cache, int thread, const float* a, const float* b, float* c,
+                      float* scratchpad) {
   GemmCache::Arguments& m = entry.arguments[static_cast<std::size_t>(thread)];
-  const dnnl_exec_arg_t args[] = {
-      {DNNL_ARG_SRC, m.a.get()}, {DNNL_ARG_WEIGHTS, m.b.get()}, {DNNL_ARG_DST, m.c.get()}, {DNNL_ARG_SCRATCHPAD, m.scratchpad.get()}};
+  const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, m.a.get()},
+                                  {DNNL_ARG_WEIGHTS, m.b.get()},
+                                  {DNNL_ARG_DST, m.c.get()},
+                                  {DNNL_ARG_SCRATCHPAD, m.scratchpad.get()}};
   void* const data[] = {const_cast<float*>(a), const_cast<float*>(b), c, scratchpad};
   for (int i = 0; i < 4; ++i) {
     const dnnl_status_t status = dnnl_memory_set_data_handle(args[i].memory, data[i]);
     if (status != dnnl_success) return status;
   }
   const dnnl::stream& stream = cache.streams[static_cast<std::size_t>(thread)];
-  const dnnl_status_t status = dnnl_primitive_execute(entry.primitive.get(), stream.get(), entry.scratchpad_floats ? 4 : 3, args);
+  const dnnl_status_t status =
+      dnnl_primitive_execute(entry.primitive.get(), stream.get(), entry.scratchpad_floats ? 4 : 3, args);
   return status == dnnl_success ? dnnl_stream_wait(stream.get()) : status;
 }
 
-void copy_rows(float* to, std::int64_t to_ld, const float* from, std::int64_t from_ld, std::int64_t rows, std::int64_t width) {
-  for (std::int64_t k = 0; k < rows; ++k) std::memcpy(to + k * to_ld, from + k * from_ld, static_cast<std::size_t>(width) * sizeof(float));
+void copy_rows(float* to, std::int64_t to_ld, const float* from, std::int64_t from_ld, std::int64_t rows,
+               std::int64_t width) {
+  for (std::int64_t k = 0; k < rows; ++k)
+    std::memcpy(to + k * to_ld, from + k * from_ld, static_cast<std::size_t>(width) * sizeof(float));
 }
 
 // Tile (i, j) on one thread; `scratch` holds that thread's copies and oneDNN's scratchpad.
-dnnl_status_t run_tile(GemmCache& cache, GemmCache::Entry& entry, const Plan& p, std::int64_t i, std::int64_t j, int thread, const float* a, const float* b,
-                       float* c, float* scratch) {
+dnnl_status_t run_tile(GemmCache& cache, GemmCache::Entry& entry, const Plan& p, std::int64_t i, std::int64_t j,
+                       int thread, const float* a, const float* b, float* c, float* scratch) {
   const Gemm t = tile_of(p, i, j);
   const std::int64_t m = i * p.tiles.rows, n = j * p.tiles.columns;
   const float* a_tile = a + (p.g.form == GemmForm::tn ? m : m * p.g.lda);
@@ -198,7 +216,8 @@ void run(Device& dev, const Plan& p, const float* a, const float* b, float* c) {
   std::int64_t scratchpad = 0;
   for (int last_row : {0, 1})
     for (int last_column : {0, 1}) {
-      GemmCache::Entry& entry = find(cache, tile_of(p, last_row ? tiles.down - 1 : 0, last_column ? tiles.across - 1 : 0), p.add);
+      GemmCache::Entry& entry =
+          find(cache, tile_of(p, last_row ? tiles.down - 1 : 0, last_column ? tiles.across - 1 : 0), p.add);
       kinds[last_row][last_column] = &entry;
       scratchpad = std::max(scratchpad, entry.scratchpad_floats);
     }
@@ -230,7 +249,8 @@ void gemm(Device& dev, const Gemm& shape, const float* a, const float* b, float*
     return;
   }
   const OneOmpThread one;
-  const std::int64_t stretches = (g.K + kLargestK - 1) / kLargestK, length = ((g.K + stretches - 1) / stretches + 15) / 16 * 16;
+  const std::int64_t stretches = (g.K + kLargestK - 1) / kLargestK,
+                     length = ((g.K + stretches - 1) / stretches + 15) / 16 * 16;
   const std::int64_t a_step = g.form == GemmForm::tn ? g.lda : 1, b_step = g.form == GemmForm::nt ? 1 : g.ldb;
   try {
     if (!dev.gemms) dev.gemms = std::make_shared<GemmCache>();
@@ -240,7 +260,8 @@ void gemm(Device& dev, const Gemm& shape, const float* a, const float* b, float*
       run(dev, plan_of(stretch, k == 0 ? mode : Write::add), a + k * a_step, b + k * b_step, c);
     }
   } catch (const dnnl::error& e) {
-    fail("matmul: oneDNN failed on a product of ({}, {}) by ({}, {}) with status {} ({})", g.M, g.K, g.K, g.N, static_cast<int>(e.status), e.what());
+    fail("matmul: oneDNN failed on a product of ({}, {}) by ({}, {}) with status {} ({})", g.M, g.K, g.K, g.N,
+         static_cast<int>(e.status), e.what());
   }
 }
 

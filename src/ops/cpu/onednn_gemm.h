@@ -8,19 +8,20 @@
 
 namespace nsa::cpu {
 
-/// How the operands lie in memory, row-major: n as it is, t transposed. nt is y = x w^T, nn is dx = dy w, tn is dw = dy^T x.
+/// How the operands lie in memory, row-major: n as it is, t transposed. nt is y = x w^T, nn is dx = dy w, tn is dw =
+/// dy^T x.
 enum class GemmForm : int { nn, nt, tn };
 
-/// C (M,N) = [C +] op(A) (M,K) op(B) (K,N). A is stored (M,K), for tn (K,M); B is stored (K,N), for nt (N,K). lda, ldb, ldc: distance of stored rows in
-/// elements, 0 when they are contiguous.
+/// C (M,N) = [C +] op(A) (M,K) op(B) (K,N). A is stored (M,K), for tn (K,M); B is stored (K,N), for nt (N,K). lda, ldb,
+/// ldc: distance of stored rows in elements, 0 when they are contiguous.
 struct Gemm {
   GemmForm form;
   std::int64_t M, N, K;
   std::int64_t lda = 0, ldb = 0, ldc = 0;
 };
 
-/// Runs it on dev.threads threads; the bits do not depend on their number. Any size may be 0. Takes oneDNN's scratch from dev.work; while planning it does
-/// only that. Not from inside a parallel region.
+/// Runs it on dev.threads threads; the bits do not depend on their number. Any size may be 0. Takes oneDNN's scratch
+/// from dev.work; while planning it does only that. Not from inside a parallel region.
 void gemm(Device& dev, const Gemm& shape, const float* a, const float* b, float* c, Write mode);
 
 }  // namespace nsa::cpu

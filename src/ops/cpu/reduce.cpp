@@ -75,7 +75,9 @@ void reduce(Device& dev, Out result, In x, F&& piece) {
   if (dev.planning()) return;
   double* pp = static_cast<double*>(partial.data);
   const float* xp = x.f32();
-  parallel_ranges(dev.threads, n, kPiece, [&](std::int64_t begin, std::int64_t end, int) { pp[begin / kPiece] = piece(xp + begin, end - begin); });
+  parallel_ranges(dev.threads, n, kPiece, [&](std::int64_t begin, std::int64_t end, int) {
+    pp[begin / kPiece] = piece(xp + begin, end - begin);
+  });
   double total = 0;
   for (std::int64_t i = 0; i < chunks; ++i) total += pp[i];
   *result.f32() = static_cast<float>(total);
@@ -86,16 +88,18 @@ void reduce(Device& dev, Out result, In x, F&& piece) {
 void fill(Device& dev, Out y, float value) {
   if (dev.planning()) return;
   float* yp = y.f32();
-  parallel_ranges(dev.threads, y.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) { std::fill(yp + begin, yp + end, value); });
+  parallel_ranges(dev.threads, y.numel(), kPiece,
+                  [&](std::int64_t begin, std::int64_t end, int) { std::fill(yp + begin, yp + end, value); });
 }
 
 void copy(Device& dev, Out y, In x) {
   if (dev.planning()) return;
   char* yp = static_cast<char*>(y.data);
   const char* xp = static_cast<const char*>(x.data);
-  parallel_ranges(dev.threads, static_cast<std::int64_t>(x.bytes()), 4 * kPiece, [&](std::int64_t begin, std::int64_t end, int) {
-    std::memcpy(yp + begin, xp + begin, static_cast<std::size_t>(end - begin));
-  });
+  parallel_ranges(dev.threads, static_cast<std::int64_t>(x.bytes()), 4 * kPiece,
+                  [&](std::int64_t begin, std::int64_t end, int) {
+                    std::memcpy(yp + begin, xp + begin, static_cast<std::size_t>(end - begin));
+                  });
 }
 
 void add(Device& dev, InOut y, In x) {

@@ -1,5 +1,6 @@
-// RMSNorm, forward and backward. Bound by memory: each row is read from memory once (its second pass hits the first-level cache).
-// dw: partial sums over fixed chunks of rows, added up in order, so it does not depend on the number of threads.
+// RMSNorm, forward and backward. Bound by memory: each row is read from memory once (its second pass hits the
+// first-level cache). dw: partial sums over fixed chunks of rows, added up in order, so it does not depend on the
+// number of threads.
 #include <cmath>
 
 #include "core/parallel.h"
@@ -18,12 +19,14 @@ namespace HWY_NAMESPACE {
 namespace {
 
 // y_n, rstd of one row; with b the row is x_n + b_n, which also goes to sum_n (sum_n may be x_n)
-void rmsnorm_row(float* y_n, float* rstd, float* sum_n, const float* x_n, const float* b_n, const float* w, std::int64_t C, float eps) {
-  const float squares = b_n ? sum_row(C, [&](auto at, std::int64_t c) HWY_ATTR {
-    const TileVec s = hn::Add(at.load(x_n + c), at.load(b_n + c));
-    at.store(s, sum_n + c);
-    return hn::Mul(s, s);
-  })
+void rmsnorm_row(float* y_n, float* rstd, float* sum_n, const float* x_n, const float* b_n, const float* w,
+                 std::int64_t C, float eps) {
+  const float squares = b_n ? sum_row(C,
+                                      [&](auto at, std::int64_t c) HWY_ATTR {
+                                        const TileVec s = hn::Add(at.load(x_n + c), at.load(b_n + c));
+                                        at.store(s, sum_n + c);
+                                        return hn::Mul(s, s);
+                                      })
                             : sum_row(C, [&](auto at, std::int64_t c) HWY_ATTR {
                                 const TileVec s = at.load(x_n + c);
                                 return hn::Mul(s, s);
@@ -31,13 +34,17 @@ void rmsnorm_row(float* y_n, float* rstd, float* sum_n, const float* x_n, const 
   *rstd = 1.0f / std::sqrt(squares / static_cast<float>(C) + eps);
   const TileVec scale = row_set(*rstd);
   const float* in_n = b_n ? sum_n : x_n;
-  for_row(C, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::Mul(at.load(w + c), hn::Mul(at.load(in_n + c), scale)), y_n + c); });
+  for_row(C, [&](auto at, std::int64_t c)
+                 HWY_ATTR { at.store(hn::Mul(at.load(w + c), hn::Mul(at.load(in_n + c), scale)), y_n + c); });
 }
 
 // dx_n [+]= rstd * (w dy - xhat mean(w dy xhat)), dw += dy xhat, with xhat = x rstd
 template <bool kAdd>
-void rmsnorm_backward_row(float* dx_n, float* dw, const float* dy_n, const float* x_n, const float* w, float rstd, std::int64_t C) {
-  const float dot = sum_row(C, [&](auto at, std::int64_t c) HWY_ATTR { return hn::Mul(hn::Mul(at.load(w + c), at.load(dy_n + c)), at.load(x_n + c)); });
+void rmsnorm_backward_row(float* dx_n, float* dw, const float* dy_n, const float* x_n, const float* w, float rstd,
+                          std::int64_t C) {
+  const float dot = sum_row(C, [&](auto at, std::int64_t c) HWY_ATTR {
+    return hn::Mul(hn::Mul(at.load(w + c), at.load(dy_n + c)), at.load(x_n + c));
+  });
   const TileVec scale = row_set(rstd), back = row_set(-dot * rstd * rstd * rstd / static_cast<float>(C));
   for_row(C, [&](auto at, std::int64_t c) HWY_ATTR {
     const TileVec dy = at.load(dy_n + c), x = at.load(x_n + c);
@@ -47,8 +54,8 @@ void rmsnorm_backward_row(float* dx_n, float* dw, const float* dy_n, const float
   });
 }
 
-void rmsnorm_backward_rows(float* dx, float* dw, const float* dy, const float* x, const float* w, const float* rstd, std::int64_t begin, std::int64_t end,
-                           std::int64_t C, Write mode) {
+void rmsnorm_backward_rows(float* dx, float* dw, const float* dy, const float* x, const float* w, const float* rstd,
+                           std::int64_t begin, std::int64_t end, std::int64_t C, Write mode) {
   for (std::int64_t n = begin; n < end; ++n) {
     if (mode == Write::add) {
       rmsnorm_backward_row<true>(dx + n * C, dw, dy + n * C, x + n * C, w, rstd[n], C);
@@ -76,7 +83,8 @@ void rmsnorm_forward(Device& dev, Out y, Saved rstd, In x, In w, float eps) {
   float *yp = y.f32(), *rp = rstd.f32();
   const float *xp = x.f32(), *wp = w.f32();
   parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n) HWY_DYNAMIC_DISPATCH(rmsnorm_row)(yp + n * C, rp + n, nullptr, xp + n * C, nullptr, wp, C, eps);
+    for (std::int64_t n = begin; n < end; ++n)
+      HWY_DYNAMIC_DISPATCH(rmsnorm_row)(yp + n * C, rp + n, nullptr, xp + n * C, nullptr, wp, C, eps);
   });
 }
 
@@ -86,7 +94,8 @@ void add_rmsnorm_forward(Device& dev, Out sum, Out y, Saved rstd, In a, In b, In
   float *sp = sum.f32(), *yp = y.f32(), *rp = rstd.f32();
   const float *ap = a.f32(), *bp = b.f32(), *wp = w.f32();
   parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n) HWY_DYNAMIC_DISPATCH(rmsnorm_row)(yp + n * C, rp + n, sp + n * C, ap + n * C, bp + n * C, wp, C, eps);
+    for (std::int64_t n = begin; n < end; ++n)
+      HWY_DYNAMIC_DISPATCH(rmsnorm_row)(yp + n * C, rp + n, sp + n * C, ap + n * C, bp + n * C, wp, C, eps);
   });
 }
 
@@ -104,10 +113,11 @@ void rmsnorm_backward(Device& dev, Out dx, InOut dw, In dy, In x, In w, In rstd,
     std::fill_n(dw_chunk, C, 0.0f);
     HWY_DYNAMIC_DISPATCH(rmsnorm_backward_rows)(dxp, dw_chunk, dyp, xp, wp, rp, begin, end, C, mode);
   });
-  parallel_ranges(dev.threads, C, std::max<std::int64_t>(16, rows_per_piece(chunks)), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t i = 0; i < chunks; ++i)
-      for (std::int64_t c = begin; c < end; ++c) dwp[c] += pp[i * C + c];
-  });
+  parallel_ranges(dev.threads, C, std::max<std::int64_t>(16, rows_per_piece(chunks)),
+                  [&](std::int64_t begin, std::int64_t end, int) {
+                    for (std::int64_t i = 0; i < chunks; ++i)
+                      for (std::int64_t c = begin; c < end; ++c) dwp[c] += pp[i * C + c];
+                  });
 }
 
 }  // namespace cpu

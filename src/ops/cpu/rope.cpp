@@ -1,4 +1,5 @@
-// RoPE, half-rotate pairs (i, i + D/2), in place. Bound by memory; the cosines of a position are read once for all its heads.
+// RoPE, half-rotate pairs (i, i + D/2), in place. Bound by memory; the cosines of a position are read once for all its
+// heads.
 #include <cmath>
 
 #include "core/parallel.h"
@@ -61,7 +62,8 @@ void rotate(Device& dev, InOut x, In table, std::int64_t stride, float sign) {
   float* xp = x.f32();
   const float* tp = table.f32();
   parallel_ranges(dev.threads, B * T, rows_per_piece(H * D), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t bt = begin; bt < end; ++bt) HWY_DYNAMIC_DISPATCH(rope_position)(xp + bt * H * D, tp + bt % T * stride * D, H, D, sign);
+    for (std::int64_t bt = begin; bt < end; ++bt)
+      HWY_DYNAMIC_DISPATCH(rope_position)(xp + bt * H * D, tp + bt % T * stride * D, H, D, sign);
   });
 }
 

@@ -1,5 +1,5 @@
-// Loops over the elements of a row, whole vectors first, then the rest, compiled once per SIMD target like tile-inl.h. A loop body is written once and gets
-// `at`, which loads and stores a whole vector or the first n lanes of one:
+// Loops over the elements of a row, whole vectors first, then the rest, compiled once per SIMD target like tile-inl.h.
+// A loop body is written once and gets `at`, which loads and stores a whole vector or the first n lanes of one:
 //
 //   for_row(C, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::Mul(at.load(x + c), rstd), y + c); });
 #include "ops/cpu/tile-inl.h"
@@ -46,7 +46,8 @@ HWY_INLINE void for_row(std::int64_t n, F&& f) {
   if (i < n) f(Part{n - i}, i);
 }
 
-/// Sum over the row of the vectors f returns (lanes beyond the end must come out 0). Four chains, so that latency does not bound it.
+/// Sum over the row of the vectors f returns (lanes beyond the end must come out 0). Four chains, so that latency does
+/// not bound it.
 template <class F>
 HWY_INLINE float sum_row(std::int64_t n, F&& f) {
   const TileTag d;

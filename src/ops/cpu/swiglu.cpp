@@ -21,8 +21,10 @@ void swiglu_piece(float* y, const float* gate, const float* up, std::int64_t n) 
   });
 }
 
-// silu'(g) = s + g s (1 - s). Everything of an element is read before it is written: d_gate may be gate, d_up may be up.
-void swiglu_backward_piece(float* d_gate, float* d_up, const float* dy, const float* gate, const float* up, std::int64_t n) {
+// silu'(g) = s + g s (1 - s). Everything of an element is read before it is written: d_gate may be gate, d_up may be
+// up.
+void swiglu_backward_piece(float* d_gate, float* d_up, const float* dy, const float* gate, const float* up,
+                           std::int64_t n) {
   const TileVec one = row_set(1.0f);
   for_row(n, [&](auto at, std::int64_t i) HWY_ATTR {
     const TileVec g = at.load(gate + i), u = at.load(up + i), dyi = at.load(dy + i);
@@ -58,7 +60,8 @@ void swiglu_backward(Device& dev, Out d_gate, Out d_up, In dy, In gate, In up) {
   float *dgp = d_gate.f32(), *dup = d_up.f32();
   const float *dyp = dy.f32(), *gp = gate.f32(), *up_p = up.f32();
   parallel_ranges(dev.threads, dy.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(swiglu_backward_piece)(dgp + begin, dup + begin, dyp + begin, gp + begin, up_p + begin, end - begin);
+    HWY_DYNAMIC_DISPATCH(swiglu_backward_piece)
+    (dgp + begin, dup + begin, dyp + begin, gp + begin, up_p + begin, end - begin);
   });
 }
 

@@ -1,9 +1,12 @@
-// Small dense building blocks shared by the attention and NSA kernels, compiled once per SIMD target (Highway's foreach_target: no include guard per target).
+// Small dense building blocks shared by the attention and NSA kernels, compiled once per SIMD target (Highway's
+// foreach_target: no include guard per target).
 //
-//   tile_gemm: C (M,N) = [C +] A (M,K) B (K,N) on operands that sit in cache. A(i,k) = a[i*a_row + k*a_col], so A may be a transposed view; B and C are
-//              row-major with N a multiple of kTileN. Register block MR x NV vectors: FMA-bound when K >= 32.
-//   tile_product: the same, and what becomes of each register block is said by a sink: what follows a product costs no pass over memory of its own.
-//   exp2_poly: 2^x, relative error < 2e-7 on [-126, 126], 0 below -126 (masked logits underflow to exactly 0).
+// tile_gemm: C (M,N) = [C +] A (M,K) B (K,N) on operands that sit in cache. A(i,k) = a[i*a_row + k*a_col], so A may be
+// a transposed view; B and C are row-major with N a multiple of kTileN. Register block MR x NV vectors: FMA-bound when
+// K >= 32.
+// tile_product: the same, and what becomes of each register block is said by a sink: what follows a product costs no
+// pass over memory of its own.
+// exp2_poly: 2^x, relative error < 2e-7 on [-126, 126], 0 below -126 (masked logits underflow to exactly 0).
 #include <hwy/highway.h>
 
 #include <cstdint>
@@ -36,7 +39,8 @@ constexpr int kTileNV = 2;
 #endif
 constexpr int kTileMR = 6;
 
-/// What becomes of a register block of the product, rows i.., columns j..: begin() comes before its sums are made, finish() takes them.
+/// What becomes of a register block of the product, rows i.., columns j..: begin() comes before its sums are made,
+/// finish() takes them.
 struct StoreSink {
   float* c;
   std::int64_t ldc;
@@ -58,7 +62,8 @@ struct AddSink {
   template <int MR, int NV>
   HWY_INLINE void begin(std::int64_t i, std::int64_t j) const {
     const std::int64_t width = NV * static_cast<std::int64_t>(hn::Lanes(TileTag()));
-    HWY_UNROLL(8) for (int r = 0; r < MR; ++r)
+    HWY_UNROLL(8)
+    for (int r = 0; r < MR; ++r)
       for (std::int64_t line = 0; line < width; line += kTileN) __builtin_prefetch(c + (i + r) * ldc + j + line, 1);
   }
   template <int MR, int NV>
@@ -66,14 +71,16 @@ struct AddSink {
     const TileTag d;
     HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
       float* column = c + i * ldc + j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) hn::StoreU(hn::Add(acc[r][v], hn::LoadU(d, column + r * ldc)), d, column + r * ldc);
+      HWY_UNROLL(8)
+      for (int r = 0; r < MR; ++r) hn::StoreU(hn::Add(acc[r][v], hn::LoadU(d, column + r * ldc)), d, column + r * ldc);
     }
   }
 };
 
 template <int MR, int NV, class Sink>
-HWY_INLINE void tile_block(std::int64_t K, const float* HWY_RESTRICT a, std::int64_t a_row, std::int64_t a_col, const float* HWY_RESTRICT b, std::int64_t ldb,
-                           const Sink& sink, std::int64_t i0, std::int64_t j0) {
+HWY_INLINE void tile_block(std::int64_t K, const float* HWY_RESTRICT a, std::int64_t a_row, std::int64_t a_col,
+                           const float* HWY_RESTRICT b, std::int64_t ldb, const Sink& sink, std::int64_t i0,
+                           std::int64_t j0) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   TileVec acc[MR][NV];
@@ -91,8 +98,8 @@ HWY_INLINE void tile_block(std::int64_t K, const float* HWY_RESTRICT a, std::int
 }
 
 template <int NV, class Sink>
-HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b, std::int64_t ldb,
-                             const Sink& sink, std::int64_t j) {
+HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col,
+                             const float* b, std::int64_t ldb, const Sink& sink, std::int64_t j) {
   std::int64_t i = 0;
   for (; i + kTileMR <= M; i += kTileMR) tile_block<kTileMR, NV>(K, a + i * a_row, a_row, a_col, b, ldb, sink, i, j);
   const float* ai = a + i * a_row;
@@ -108,11 +115,12 @@ HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std
 
 /// A (M,K) B (K,N), block by block into the sink; N a multiple of kTileN.
 template <class Sink>
-HWY_INLINE void tile_product(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b,
-                             std::int64_t ldb, const Sink& sink) {
+HWY_INLINE void tile_product(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row,
+                             std::int64_t a_col, const float* b, std::int64_t ldb, const Sink& sink) {
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
   std::int64_t j = 0;
-  for (; j + kTileNV * lanes <= N; j += kTileNV * lanes) tile_columns<kTileNV>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
+  for (; j + kTileNV * lanes <= N; j += kTileNV * lanes)
+    tile_columns<kTileNV>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
   if constexpr (kTileNV > 2) {
     for (; j + 2 * lanes <= N; j += 2 * lanes) tile_columns<2>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
   }
@@ -121,14 +129,15 @@ HWY_INLINE void tile_product(std::int64_t M, std::int64_t N, std::int64_t K, con
 
 /// C (M,N) = [C +] A (M,K) B (K,N)
 template <bool kAdd>
-HWY_INLINE void tile_gemm(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col, const float* b,
-                          std::int64_t ldb, float* c, std::int64_t ldc) {
+HWY_INLINE void tile_gemm(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row,
+                          std::int64_t a_col, const float* b, std::int64_t ldb, float* c, std::int64_t ldc) {
   using Sink = std::conditional_t<kAdd, AddSink, StoreSink>;
   tile_product(M, N, K, a, a_row, a_col, b, ldb, Sink{c, ldc});
 }
 
-/// 2^x for x <= 127, what a softmax needs: no clamp above, exactly 0 below -126 (also -inf), NaN stays NaN. Adding 1.5 * 2^23 rounds x to an integer in the
-/// low bits of the sum (127 is the exponent bias), degree-5 minimax polynomial for the fraction.
+/// 2^x for x <= 127, what a softmax needs: no clamp above, exactly 0 below -126 (also -inf), NaN stays NaN. Adding 1.5
+/// * 2^23 rounds x to an integer in the low bits of the sum (127 is the exponent bias), degree-5 minimax polynomial for
+/// the fraction.
 HWY_INLINE TileVec exp2_softmax(TileVec x) {
   const TileTag d;
   const hn::RebindToSigned<TileTag> di;
