@@ -1,4 +1,9 @@
 // The main() of every test program.
+#include "places.h"
+
+const char* const kSourceDir = NSA_SOURCE_DIR;
+const char* const kBinaryDir = NSA_BINARY_DIR;
+
 #if __has_include(<catch2/catch_all.hpp>)
 #include <catch2/catch_session.hpp>
 int main(int argc, char** argv) { return Catch::Session().run(argc, argv); }

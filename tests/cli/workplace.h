@@ -11,6 +11,7 @@
 
 #include "core/file.h"
 #include "data/tools.h"
+#include "places.h"
 
 using namespace nsa;
 
@@ -50,7 +51,7 @@ struct Workplace {
 
 /// Starts `nsa ARGUMENTS`, sends `signal` after `ms`, returns the exit code (128 + signal when killed).
 inline int run_and_signal(const std::vector<std::string>& arguments, int signal, int ms) {
-  const std::string program = std::string(NSA_BINARY_DIR) + "/nsa";
+  const std::string program = std::string(kBinaryDir) + "/nsa";
   std::vector<const char*> argv{"nsa"};
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
   argv.push_back(nullptr);

@@ -13,6 +13,7 @@
 #include "core/safetensors.h"
 #include "error_of.h"
 #include "temp_dir.h"
+#include "places.h"
 
 using namespace nsa;
 
@@ -243,7 +244,7 @@ TEST_CASE("safetensors: every truncation and random damage end in a sentence or 
 
 TEST_CASE("safetensors: the golden files open") {
   std::size_t files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(NSA_SOURCE_DIR "/tests/golden")) {
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(kSourceDir) + "/tests/golden")) {
     if (entry.path().extension() != ".safetensors") continue;
     const SafetensorsReader reader(entry.path().string());
     CHECK(reader.metadata().count("config") == 1);

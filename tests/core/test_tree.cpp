@@ -10,12 +10,13 @@
 #include <vector>
 
 #include "catch.h"
+#include "places.h"
 
 namespace fs = std::filesystem;
 
 namespace {
 
-const fs::path kRoot = NSA_SOURCE_DIR;
+const fs::path kRoot = kSourceDir;
 
 bool is_code(const fs::path& p) {
   static const std::set<std::string> kEndings{".h", ".cpp", ".inc", ".cu", ".cuh"};

@@ -3,6 +3,7 @@
 #include "data/shard.h"
 #include "data/tokenizer.h"
 #include "tools.h"
+#include "places.h"
 
 using namespace nsa;
 
@@ -171,7 +172,7 @@ TEST_CASE("tokenize: an interrupted run leaves nothing", "[tools]") {
   std::string text;
   while (text.size() < 30'000'000) text += training_text();
   write_text(folder / "in.txt", text);
-  const std::string tool = std::string(NSA_BINARY_DIR) + "/tokenize ";
+  const std::string tool = std::string(kBinaryDir) + "/tokenize ";
   const std::string script = tool + (folder / "in.txt") + " --threads 1 --tokenizer " + small_model() +
                              " --shard-tokens 100000 --out " + (folder / "x") + " > " + (folder / "log") +
                              " 2>&1 & pid=$!; while [ -z \"$(ls " + (folder / "") +

@@ -12,6 +12,7 @@
 #include "catch.h"
 #include "error_of.h"
 #include "temp_dir.h"
+#include "places.h"
 
 /// Path of a file in the folder.
 inline std::string operator/(const TempDir& folder, const std::string& name) { return folder.path() + "/" + name; }
@@ -23,7 +24,7 @@ struct Ran {
 
 /// `arguments` go through the shell.
 inline Ran run_tool(const std::string& tool, const std::string& arguments) {
-  const std::string command = std::string(NSA_BINARY_DIR) + "/" + tool + " " + arguments + " 2>&1 </dev/null";
+  const std::string command = std::string(kBinaryDir) + "/" + tool + " " + arguments + " 2>&1 </dev/null";
   FILE* pipe = popen(command.c_str(), "r");
   if (!pipe) throw std::runtime_error("cannot run " + command);
   Ran ran;

@@ -8,6 +8,7 @@
 #include "eval/golden_config.h"
 #include "eval/verify.h"
 #include "temp_dir.h"
+#include "places.h"
 
 using namespace nsa;
 namespace fs = std::filesystem;
@@ -16,7 +17,7 @@ namespace {
 
 std::vector<std::string> golden_files() {
   std::vector<std::string> files;
-  for (const auto& entry : fs::directory_iterator(NSA_SOURCE_DIR "/tests/golden"))
+  for (const auto& entry : fs::directory_iterator(std::string(kSourceDir) + "/tests/golden"))
     files.push_back(entry.path().string());
   return files;
 }
@@ -57,8 +58,9 @@ TEST_CASE("every golden file is within tolerance", "[eval]") {
 TEST_CASE("a golden file with one changed number fails in that tensor", "[eval]") {
   const TempDir dir;
   for (const char* tensor : {"grad.g_proj.weight", "o_slc", "y", "grad.compress_v.pos"}) {
-    const VerifyReport report = verify(
-        damaged(NSA_SOURCE_DIR "/tests/golden/nsa_small.safetensors", tensor, dir.path() + "/damaged.safetensors"), 1);
+    const VerifyReport report = verify(damaged(std::string(kSourceDir) + "/tests/golden/nsa_small.safetensors", tensor,
+                                               dir.path() + "/damaged.safetensors"),
+                                       1);
     for (const VerifyRow& row : report.rows) CHECK(row.ok() == (row.name != tensor));
   }
 }

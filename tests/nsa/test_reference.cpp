@@ -3,6 +3,7 @@
 #include "core/safetensors.h"
 #include "eval/golden_config.h"
 #include "ref/nsa_layer.h"
+#include "places.h"
 
 using namespace nsa;
 using namespace nsa::test;
@@ -36,7 +37,7 @@ struct Golden {
   ref::NamedValues<double> params;
   std::vector<double> x;
   explicit Golden(const std::string& name)
-      : file(std::string(NSA_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"),
+      : file(std::string(kSourceDir) + "/tests/golden/" + name + ".safetensors"),
         layer(read_golden_config(file).model, file.at("x").dim(0), file.at("x").dim(1)),
         x(values(file.at("x"))) {
     for (const auto& [key, tensor] : file.tensors())

@@ -7,6 +7,7 @@
 #include "error_of.h"
 #include "temp_dir.h"
 #include "train/config.h"
+#include "places.h"
 
 using namespace nsa;
 
@@ -144,8 +145,8 @@ TEST_CASE("config: reference and schema name every field") {
 }
 
 TEST_CASE("config: every file under configs/ is valid") {
-  if (!std::filesystem::is_directory(NSA_SOURCE_DIR "/configs")) return;
-  for (const auto& entry : std::filesystem::directory_iterator(NSA_SOURCE_DIR "/configs")) {
+  if (!std::filesystem::is_directory(std::string(kSourceDir) + "/configs")) return;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(kSourceDir) + "/configs")) {
     if (entry.path().extension() == ".json") CHECK(error_of([&] { load_config(entry.path().string()); }) == "");
   }
 }
