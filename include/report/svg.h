@@ -54,12 +54,4 @@ std::string draw_chart(const Chart& chart, Size size, int points);
 /// A whole <svg> element. `klass` is its class.
 std::string svg_element(const std::string& content, Size size, const std::string& klass, const std::string& label);
 
-/// Colour-blind-safe (Okabe and Ito 2008), and the dash pattern that says the same without colour.
-const char* palette_colour(int style);
-const char* palette_dash(int style);
-/// A dark-to-light scale for ordered things (layers), share in [0, 1].
-std::string ordered_colour(double share);
-/// Style rules of charts, for <style>: the dark colours are used under `prefers-color-scheme: dark`.
-std::string chart_style();
-
 }  // namespace nsa

@@ -7,6 +7,8 @@
 #include <iterator>
 #include <utility>
 
+#include "report/palette.h"
+
 namespace nsa {
 namespace {
 

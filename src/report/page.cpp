@@ -11,6 +11,7 @@
 #include "core/check.h"
 #include "core/file.h"
 #include "report/figures.h"
+#include "report/palette.h"
 #include "report/style.h"
 
 namespace nsa {

@@ -6,6 +6,7 @@
 #include <regex>
 
 #include "catch.h"
+#include "report/palette.h"
 
 using namespace nsa;
 
