@@ -4,8 +4,13 @@
 // so a run resumes with others.
 #pragma once
 
+#include <array>
+#include <condition_variable>
 #include <cstdint>
+#include <exception>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "data/shard.h"
@@ -47,18 +52,45 @@ class TokenData {
   std::int64_t T_, vocab_size_;
 };
 
+/// A micro-batch in host memory: inputs (B,T) and targets (B,T), the inputs shifted by one.
+struct HostBatch {
+  std::int32_t *inputs = nullptr, *targets = nullptr;
+  std::int64_t B = 0, T = 0;
+};
+
+/// Micro-batches of B sequences in visiting order (seeded), across epochs. While one is used, a thread prepares the
+/// next. There is no state to save: a batch depends on its position alone.
 class Loader {
  public:
-  Loader(const TokenData& data, std::uint64_t seed) : data_(data), seed_(seed) {}
-  /// Sequences position .. position+B-1 in visiting order (seeded): inputs (B,T), targets (B,T) shifted by one. Crosses
-  /// epochs.
-  void batch(std::int64_t position, std::int64_t B, std::int32_t* inputs, std::int32_t* targets) const;
+  Loader(const TokenData& data, std::uint64_t seed, std::int64_t B);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  /// Sequences position .. position+B-1; valid until the next call. Fast when position is the one before plus B. Throws
+  /// what went wrong with this batch, and that only; another position can still be asked for. Callers take turns.
+  const HostBatch& batch(std::int64_t position);
   /// The sequence behind a global index.
   std::int64_t sequence_at(std::int64_t position) const;
 
  private:
+  void prepare(std::int64_t position, const HostBatch& into) const;
+  void prepare_ahead(std::int64_t position);
+  void work();
+
   const TokenData& data_;
   std::uint64_t seed_;
+  std::vector<std::int32_t> memory_;  // of both buffers
+  std::array<HostBatch, 2> buffers_;
+  std::size_t used_ = 1;             // by the caller; the other one is for the thread
+  std::int64_t ahead_ = -1;          // position of what is in the other one; -1: nothing
+  std::exception_ptr ahead_failed_;  // why it is not
+
+  // All of the above but ahead_failed_ and the other buffer is the caller's alone; those are the thread's while busy_.
+  std::mutex lock_;
+  std::condition_variable changed_;
+  bool busy_ = false, stop_ = false;
+  std::thread thread_;
 };
 
 }  // namespace nsa

@@ -1,9 +1,11 @@
 #include "data/loader.h"
 
+#include <signal.h>
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstring>
+#include <system_error>
+#include <utility>
 
 #include "core/check.h"
 #include "core/rng.h"
@@ -111,19 +113,90 @@ std::uint64_t TokenData::fingerprint() const {
   return XXH3_64bits(all.data(), all.size() * sizeof(all[0]));
 }
 
+Loader::Loader(const TokenData& data, std::uint64_t seed, std::int64_t B) : data_(data), seed_(seed) {
+  NSA_CHECK(B >= 1, "loader: micro-batches of {} sequences", B);
+  const std::int64_t size = B * data.T();
+  memory_.resize(static_cast<std::size_t>(4 * size));
+  for (std::int64_t i = 0; i < 2; ++i) {
+    std::int32_t* memory = memory_.data() + 2 * i * size;
+    buffers_[static_cast<std::size_t>(i)] = {memory, memory + size, B, data.T()};
+  }
+}
+
+Loader::~Loader() {
+  {
+    const std::lock_guard lock(lock_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
 std::int64_t Loader::sequence_at(std::int64_t position) const {
   NSA_CHECK(position >= 0, "loader: position {} is negative", position);
   const std::int64_t S = data_.sequences(), epoch = position / S;
   return Permutation(S, Rng(seed_, "shuffle").bits(static_cast<std::uint64_t>(epoch)))(position % S);
 }
 
-void Loader::batch(std::int64_t position, std::int64_t B, std::int32_t* inputs, std::int32_t* targets) const {
-  const std::int64_t T = data_.T();
-  std::vector<std::int32_t> sequence(static_cast<std::size_t>(T + 1));
-  for (std::int64_t b = 0; b < B; ++b) {
+void Loader::prepare(std::int64_t position, const HostBatch& into) const {
+  std::vector<std::int32_t> sequence(static_cast<std::size_t>(into.T + 1));
+  for (std::int64_t b = 0; b < into.B; ++b) {
     data_.read(sequence_at(position + b), sequence.data());
-    std::copy_n(sequence.data(), T, inputs + b * T);
-    std::copy_n(sequence.data() + 1, T, targets + b * T);
+    std::copy_n(sequence.data(), into.T, into.inputs + b * into.T);
+    std::copy_n(sequence.data() + 1, into.T, into.targets + b * into.T);
+  }
+}
+
+const HostBatch& Loader::batch(std::int64_t position) {
+  {
+    std::unique_lock lock(lock_);
+    changed_.wait(lock, [&] { return !busy_; });
+  }
+  const std::size_t other = 1 - used_;
+  const bool guessed = std::exchange(ahead_, -1) == position;
+  if (const std::exception_ptr error = std::exchange(ahead_failed_, nullptr); error && guessed) {
+    std::rethrow_exception(error);
+  }
+  if (!guessed) prepare(position, buffers_[other]);
+  used_ = other;
+  prepare_ahead(position + buffers_[used_].B);
+  return buffers_[used_];
+}
+
+/// The thread begins with the first batch, not with the loader: a process may fork in between.
+void Loader::prepare_ahead(std::int64_t position) {
+  try {
+    if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
+  } catch (const std::system_error&) {  // no thread to be had: batch() does its work itself
+    return;
+  }
+  ahead_ = position;
+  {
+    const std::lock_guard lock(lock_);
+    busy_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Loader::work() {
+  // Signals that end or save a run are for the main thread. Those of a fault must stay: blocked, they kill at once.
+  sigset_t others;
+  sigfillset(&others);
+  for (const int fault : {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) sigdelset(&others, fault);
+  pthread_sigmask(SIG_BLOCK, &others, nullptr);
+  std::unique_lock lock(lock_);
+  while (true) {
+    changed_.wait(lock, [&] { return busy_ || stop_; });
+    if (stop_) return;
+    lock.unlock();
+    try {
+      prepare(ahead_, buffers_[1 - used_]);
+    } catch (...) {
+      ahead_failed_ = std::current_exception();
+    }
+    lock.lock();
+    busy_ = false;
+    changed_.notify_all();
   }
 }
 

@@ -139,7 +139,7 @@ Run::Run(const Config& config, const RunOptions& options)
       plan_(plan_memory(config, cpu_threads(config))),
       gpt_(reserved(), config.model, config.data.sequence_length, Params::With::training),
       batch_(dev_, config.train.micro_batch, config.data.sequence_length),
-      loader_(train_data_, static_cast<std::uint64_t>(config.data.seed)),
+      loader_(train_data_, static_cast<std::uint64_t>(config.data.seed), config.train.micro_batch),
       losses_(config.train.outlier_window),
       norms_(config.train.outlier_window) {
   restore();

@@ -42,7 +42,7 @@ BatchBuffers BatchBuffers::first(std::int64_t b) const {
   return part;
 }
 
-StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config& config, const BatchBuffers& batch,
+StepResult train_step(Device& dev, Gpt& gpt, Loader& loader, const Config& config, const BatchBuffers& batch,
                       OutlierWindow& losses, OutlierWindow& norms, TrainState& state, const LookAtBlock& look) {
   const TrainConfig& train = config.train;
   const std::int64_t B = train.micro_batch, micro_steps = config.accumulation();
@@ -52,7 +52,9 @@ StepResult train_step(Device& dev, Gpt& gpt, const Loader& loader, const Config&
   // gradient of the mean loss over batch_tokens, one micro-batch at a time
   op::fill(dev, gpt.params().grads(), 0.0f);
   for (std::int64_t micro = 0; micro < micro_steps; ++micro) {
-    loader.batch(state.position, B, batch.tokens.i32(), batch.targets.i32());
+    const HostBatch& next = loader.batch(state.position);
+    std::copy_n(next.inputs, batch.tokens.numel(), batch.tokens.i32());
+    std::copy_n(next.targets, batch.targets.numel(), batch.targets.i32());
     const float scale = 1.0f / static_cast<float>(train.batch_tokens);
     gpt.train(dev, batch.losses, batch.tokens, batch.targets, scale, train.recompute,
               micro + 1 == micro_steps ? look : LookAtBlock{});

@@ -1,8 +1,10 @@
 #include "data/loader.h"
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 #include <set>
+#include <thread>
 
 #include "tools.h"
 
@@ -86,7 +88,7 @@ TEST_CASE("an epoch visits every sequence once, each in its own order", "[loader
   const TokenData data({folder / "*.bin"}, 10, 60000);
   const std::int64_t S = data.sequences();
   REQUIRE(S == 100 + 33);
-  const Loader loader(data, 42);
+  const Loader loader(data, 42, 1);
   std::vector<std::vector<std::int64_t>> epochs;
   for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
     epochs.push_back(order(loader, epoch * S, S));
@@ -98,8 +100,8 @@ TEST_CASE("an epoch visits every sequence once, each in its own order", "[loader
   }
   REQUIRE(epochs[0] != epochs[1]);
   REQUIRE(epochs[1] != epochs[2]);
-  REQUIRE(order(Loader(data, 43), 0, S) != epochs[0]);
-  REQUIRE(order(Loader(data, 42), 0, S) == epochs[0]);
+  REQUIRE(order(Loader(data, 43, 1), 0, S) != epochs[0]);
+  REQUIRE(order(Loader(data, 42, 1), 0, S) == epochs[0]);
 }
 
 TEST_CASE("what is read does not depend on the micro-batch, across the end of an epoch too", "[loader]") {
@@ -108,14 +110,14 @@ TEST_CASE("what is read does not depend on the micro-batch, across the end of an
   const std::int64_t T = 10;
   const TokenData data({folder / "*.bin"}, T, 60000);
   REQUIRE(data.sequences() == 7);
-  const Loader loader(data, 1);
   const std::int64_t n = 24;  // more than three epochs, and no multiple of 7
   const auto read = [&](std::int64_t B) {
-    std::vector<std::int32_t> inputs, targets, in(static_cast<std::size_t>(B * T)), out(in.size());
+    Loader loader(data, 1, B);
+    std::vector<std::int32_t> inputs, targets;
     for (std::int64_t position = 0; position < n; position += B) {
-      loader.batch(position, B, in.data(), out.data());
-      inputs.insert(inputs.end(), in.begin(), in.end());
-      targets.insert(targets.end(), out.begin(), out.end());
+      const HostBatch& batch = loader.batch(position);
+      inputs.insert(inputs.end(), batch.inputs, batch.inputs + B * T);
+      targets.insert(targets.end(), batch.targets, batch.targets + B * T);
     }
     inputs.insert(inputs.end(), targets.begin(), targets.end());
     return inputs;
@@ -124,6 +126,49 @@ TEST_CASE("what is read does not depend on the micro-batch, across the end of an
   for (const std::int64_t B : {2, 3, 4, 6, 8, 12, 24}) REQUIRE(read(B) == one);
   for (std::size_t i = 0; i < one.size() / 2; ++i)
     REQUIRE(one[one.size() / 2 + i] == one[i] + 1);  // targets are the next tokens
+}
+
+TEST_CASE("a batch depends on its position alone, whatever was asked for before", "[loader]") {
+  const TempDir folder;
+  make_shard(folder / "a", 0, 2001);
+  const std::int64_t T = 20, B = 3;
+  const TokenData data({folder / "*.bin"}, T, 60000);
+  Loader loader(data, 5, B);
+  std::vector<std::int32_t> sequence(static_cast<std::size_t>(T + 1));
+  std::int64_t position = 0;
+  for (int i = 0; i < 500; ++i) {
+    // Mostly the next one, sometimes the same again, back to the start, or far away.
+    position = i % 7 == 3 ? position : i % 11 == 5 ? 0 : i % 13 == 7 ? position + 1000 : position + B;
+    const HostBatch& batch = loader.batch(position);
+    if (i % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));  // the thread must not write into it
+    for (std::int64_t b = 0; b < B; ++b) {
+      data.read(loader.sequence_at(position + b), sequence.data());
+      REQUIRE(std::equal(sequence.begin(), sequence.end() - 1, batch.inputs + b * T));
+      REQUIRE(std::equal(sequence.begin() + 1, sequence.end(), batch.targets + b * T));
+    }
+  }
+  for (int i = 0; i < 200; ++i) Loader(data, 5, 64).batch(i);  // ends while the thread is at work
+}
+
+TEST_CASE("an error in the thread belongs to its batch", "[loader]") {
+  const TempDir folder;
+  const std::string shard = make_shard(folder / "a", 0, 101);
+  std::filesystem::remove(side_car_of(shard));
+  const TokenData data({shard}, 10, 95);  // tokens from 95 on are in the last of ten sequences
+  Loader loader(data, 3, 1);
+  int bad = 0;
+  for (std::int64_t position = 0; position < 10; ++position) {
+    const bool last = loader.sequence_at(position) == 9;
+    const std::string message = error_of([&] { loader.batch(position); });
+    REQUIRE(message.empty() == !last);
+    if (!last) continue;
+    ++bad;
+    REQUIRE(contains(message, "token 95 at offset 95 is outside the vocabulary of 95"));
+    REQUIRE(error_of([&] { loader.batch(position); }) == message);  // prepared here this time
+  }
+  REQUIRE(bad == 1);
+  REQUIRE(contains(error_of([&] { loader.batch(-1); }), "position -1 is negative"));
+  REQUIRE(contains(error_of([&] { Loader(data, 3, 0); }), "0 sequences"));
 }
 
 TEST_CASE("data that cannot be trained on is refused", "[loader]") {
