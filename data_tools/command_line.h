@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/check.h"
-#include "core/main_guard.h"
+#include "core/program.h"
 #include "data/corpus.h"
 
 namespace nsa {
@@ -17,12 +17,17 @@ namespace nsa {
 /// command line: 2.
 template <class F>
 int run_tool(CLI::App& app, int argc, char** argv, F&& body) {
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? static_cast<int>(Exit::ok) : static_cast<int>(Exit::usage);
-  }
-  return run_main(body);
+  return run_program([&] {
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+      if (e.get_exit_code() != 0) fail_usage("{}; --help shows the arguments", e.what());
+      app.exit(e);  // --help
+      flush_results();
+      return Exit::ok;
+    }
+    return static_cast<Exit>(body());
+  });
 }
 
 /// The options of tools that read a corpus.

@@ -166,13 +166,14 @@ void inspect_one(const std::string& path, const Options& options) {
 int inspect(const Options& options) {
   int status = static_cast<int>(Exit::ok);
   for (const std::string& path : expand_globs(options.shards)) {
-    const int one = run_main([&] {  // a bad shard does not hide the others
+    const Exit one = guarded([&] {  // a bad shard does not hide the others
       inspect_one(path, options);
-      return static_cast<int>(Exit::ok);
+      return Exit::ok;
     });
     std::fflush(stdout);
-    if (one != 0) status = one;
+    if (one != Exit::ok) status = static_cast<int>(one);
   }
+  if (status == static_cast<int>(Exit::ok)) flush_results();
   return status;
 }
 

@@ -17,7 +17,7 @@
 #include "core/text.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
-#include "train/signals.h"
+#include "core/signals.h"
 
 namespace nsa {
 namespace {
@@ -71,7 +71,7 @@ class Progress {
  private:
   double total_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  bool terminal_ = ::isatty(STDERR_FILENO) == 1, drawn_ = false;
+  bool terminal_ = takes_escape_codes(STDERR_FILENO), drawn_ = false;
   double next_ = terminal_ ? 0.2 : 10;
 };
 

@@ -5,23 +5,26 @@
 
 #include "core/check.h"
 
-/// X(function, what `nsa --help` says). A verb's spelling is its function's name.
-#define NSA_VERBS(X)                                                                       \
-  X(train, "train a model from a config; an existing run is resumed")                      \
-  X(compare, "train several configs with several seeds on equal terms and write the page") \
-  X(plan, "parameters, FLOPs, memory and time of a config, without allocating")            \
-  X(generate, "continue a prompt with a trained model")                                    \
-  X(bench, "time training steps, ops or attention against the machine's peak")             \
-  X(verify, "run golden files of an independent implementation")                           \
-  X(report, "curves, table and verdict of runs as a page, or in the terminal")             \
-  X(watch, "follow a run from another terminal")                                           \
-  X(config, "print a resolved config, the reference of all fields, or the JSON Schema")
+/// X(function, what its stdout holds, what `nsa --help` says). A verb's spelling is its function's name.
+#define NSA_VERBS(X)                                                                                 \
+  X(train, progress, "train a model from a config; an existing run is resumed")                      \
+  X(compare, progress, "train several configs with several seeds on equal terms and write the page") \
+  X(plan, results, "parameters, FLOPs, memory and time of a config, without allocating")             \
+  X(generate, results, "continue a prompt with a trained model")                                     \
+  X(bench, results, "time training steps, ops or attention against the machine's peak")              \
+  X(verify, results, "run golden files of an independent implementation")                            \
+  X(report, results, "curves, table and verdict of runs as a page, or in the terminal")              \
+  X(watch, results, "follow a run from another terminal")                                            \
+  X(config, results, "print a resolved config, the reference of all fields, or the JSON Schema")
 
 namespace nsa::cli {
 
+/// Results that do not get to where stdout leads are an error; progress is not worth one: what was made is in files.
+enum class Stdout { results, progress };
+
 /// Declares its arguments on `app`, calls app.parse(argc, argv) (argv[0] is the verb), does the work, returns the exit
 /// code. Errors are thrown; main catches.
-#define NSA_VERB_DECLARE(function, help) Exit function(CLI::App& app, int argc, char** argv);
+#define NSA_VERB_DECLARE(function, holds, help) Exit function(CLI::App& app, int argc, char** argv);
 NSA_VERBS(NSA_VERB_DECLARE)
 #undef NSA_VERB_DECLARE
 

@@ -48,17 +48,4 @@ void load_tensors(const std::string& file, const std::vector<NamedTensor>& targe
 std::string model_file(const CheckpointFile& checkpoint);
 std::string optimizer_file(const CheckpointFile& checkpoint);
 
-/// Exclusive use of a run folder (flock on run_dir/lock, holding the pid for the message). Throws when another live
-/// process has it.
-class RunLock {
- public:
-  explicit RunLock(const std::string& run_dir);
-  ~RunLock();
-  RunLock(const RunLock&) = delete;
-  RunLock& operator=(const RunLock&) = delete;
-
- private:
-  int fd_ = -1;
-};
-
 }  // namespace nsa

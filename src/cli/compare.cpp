@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cli/verbs.h"
+#include "core/program.h"
 #include "core/text.h"
 #include "report/page.h"
 #include "report/terminal.h"
@@ -62,7 +63,7 @@ std::vector<PlannedRun> planned_runs(const std::vector<Config>& configs, const s
 // "run 2/6 nsa_seed1: step 120/400, loss 3.21; all 31 %, ETA 12:31", redrawn in place on a terminal, else every 10 s.
 class Progress {
  public:
-  explicit Progress(const std::vector<PlannedRun>& runs) : runs_(runs), terminal_(isatty(STDERR_FILENO) != 0) {
+  explicit Progress(const std::vector<PlannedRun>& runs) : runs_(runs), terminal_(takes_escape_codes(STDERR_FILENO)) {
     for (const PlannedRun& run : runs) total_ += tokens_of(run.config, run.config.total_steps());
   }
   void begin(std::size_t index) {
@@ -149,8 +150,7 @@ Exit compare(CLI::App& app, int argc, char** argv) {
     std::fprintf(stderr, "warning: %s\n", sentence.c_str());
   }
 
-  std::string command = "nsa";
-  for (int i = 0; i < argc; ++i) command += std::string(" ") + argv[i];
+  const std::string command = command_line("nsa", argc, argv);
   const std::vector<PlannedRun> runs = planned_runs(configs, paths, seeds, out);
   Progress progress(runs);
   for (std::size_t i = 0; i < runs.size(); ++i) {

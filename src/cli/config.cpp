@@ -1,5 +1,5 @@
 // nsa config: what a config means, with every field spelt out.
-#include <fmt/format.h>
+#include <cstdio>
 
 #include <string>
 #include <vector>
@@ -21,9 +21,9 @@ Exit config(CLI::App& app, int argc, char** argv) {
 
   if (reference + schema + !path.empty() != 1)
     fail_usage("config: give one of CONFIG, --reference and --schema; `nsa config --help` shows the arguments");
-  if (reference) fmt::print("{}", config_reference());
-  if (schema) fmt::print("{}\n", config_schema());
-  if (!path.empty()) fmt::print("{}\n", to_json(load_config(path, overrides)));
+  if (reference) std::fputs(config_reference().c_str(), stdout);
+  if (schema) std::puts(config_schema().c_str());
+  if (!path.empty()) std::puts(to_json(load_config(path, overrides)).c_str());
   return Exit::ok;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "cli/verbs.h"
+#include "core/program.h"
 #include "train/checkpoint.h"
 #include "train/plan.h"
 #include "train/run.h"
@@ -47,7 +48,7 @@ Exit generate(CLI::App& app, int argc, char** argv) {
 
   const auto print = [](std::string_view piece) {
     std::fwrite(piece.data(), 1, piece.size(), stdout);
-    std::fflush(stdout);
+    flush_results();
   };
   print(prompt);
   nsa::generate(dev, gpt, tokenizer, prompt, max_T, options, print);

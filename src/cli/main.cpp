@@ -1,10 +1,8 @@
-// The `nsa` program: finds the verb, and is the only place that catches errors and decides the exit code.
+// The `nsa` program: finds the verb.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <new>
 #include <string>
 #include <vector>
@@ -13,6 +11,7 @@
 #include "core/check.h"
 #include "core/fields.h"
 #include "core/parallel.h"
+#include "core/program.h"
 #include "core/version.h"
 
 namespace nsa::cli {
@@ -21,11 +20,12 @@ namespace {
 
 struct Verb {
   const char* name;
+  Stdout stdout_holds;
   const char* help;
   Exit (*run)(CLI::App& app, int argc, char** argv);
 };
 
-#define NSA_VERB_ENTRY(function, help) {#function, help, function},
+#define NSA_VERB_ENTRY(function, holds, help) {#function, Stdout::holds, help, function},
 constexpr Verb kVerbs[] = {NSA_VERBS(NSA_VERB_ENTRY)};
 #undef NSA_VERB_ENTRY
 
@@ -48,53 +48,30 @@ Exit run_verb(const std::string& name, int argc, char** argv) {
   }
   CLI::App app(verb->help, fmt::format("nsa {}", name));
   try {
-    return verb->run(app, argc, argv);
+    const Exit code = verb->run(app, argc, argv);
+    if (code == Exit::ok && verb->stdout_holds == Stdout::results) flush_results();
+    return code;
   } catch (const CLI::ParseError& e) {  // also thrown by --help
-    if (e.get_exit_code() == 0) {
-      app.exit(e);
-      return Exit::ok;
-    }
-    fail_usage("{}: {}; `nsa {} --help` shows the arguments", name, e.what(), name);
+    if (e.get_exit_code() != 0) fail_usage("{}: {}; `nsa {} --help` shows the arguments", name, e.what(), name);
+    app.exit(e);
+    flush_results();
+    return Exit::ok;
+  } catch (const std::bad_alloc&) {
+    fail("out of memory; `nsa plan CONFIG` shows what a run needs");
   }
 }
 
 Exit run(int argc, char** argv) {
   const std::string verb = argc > 1 ? argv[1] : "";
-  if (verb == "--help" || verb == "-h" || verb == "help") {
-    fmt::print("{}", usage());
-    return Exit::ok;
-  }
-  if (verb == "--version") {
-    fmt::print("nsa {} ({})\n", version(), commit());
-    return Exit::ok;
-  }
   if (verb.empty()) {
-    fmt::print(stderr, "{}", usage());
+    std::fputs(usage().c_str(), stderr);
     return Exit::usage;
   }
-  return run_verb(verb, argc - 1, argv + 1);
-}
-
-/// Results that did not reach the file they were redirected to are an error, not a success.
-void flush_results() {
-  NSA_CHECK(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "standard output: {}", std::strerror(errno));
-}
-
-Exit guarded(int argc, char** argv) {
-  try {
-    const Exit code = run(argc, argv);
-    flush_results();
-    return code;
-  } catch (const Error& e) {
-    std::fflush(stdout);
-    fmt::print(stderr, "nsa: {}\n", e.what());
-    return e.code();
-  } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "nsa: out of memory; `nsa plan CONFIG` shows what a run needs\n");
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "nsa: unexpected: {}\n", e.what());
-  }
-  return Exit::error;
+  const bool help = verb == "--help" || verb == "-h" || verb == "help";
+  if (!help && verb != "--version") return run_verb(verb, argc - 1, argv + 1);
+  std::fputs(help ? usage().c_str() : fmt::format("nsa {} ({})\n", version(), commit()).c_str(), stdout);
+  flush_results();
+  return Exit::ok;
 }
 
 }  // namespace
@@ -102,6 +79,8 @@ Exit guarded(int argc, char** argv) {
 }  // namespace nsa::cli
 
 int main(int argc, char** argv) {
-  nsa::bound_thread_spin(argv);
-  return static_cast<int>(nsa::cli::guarded(argc, argv));
+  return nsa::run_program([&] {
+    nsa::bound_thread_spin(argv);
+    return nsa::cli::run(argc, argv);
+  });
 }

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "cli/verbs.h"
+#include "core/program.h"
 #include "core/text.h"
 #include "report/terminal.h"
 
@@ -45,8 +46,7 @@ Exit report(CLI::App& app, int argc, char** argv) {
 
   std::vector<RunSource> sources;
   for (const std::string& argument : arguments) sources.push_back(source_of(argument));
-  PageInfo info{now_utc(), "nsa"};
-  for (int i = 0; i < argc; ++i) info.command += std::string(" ") + argv[i];
+  const PageInfo info{now_utc(), command_line("nsa", argc, argv)};
   const bool files = !term || out_option->count() > 0;
   std::vector<Run> runs;
   const Comparison comparison = make_report(sources, files ? out : "", half_life, info, omp_get_max_threads(), runs);

@@ -2,18 +2,13 @@
 #include <filesystem>
 
 #include "cli/verbs.h"
+#include "core/program.h"
 #include "eval/generate.h"
 #include "train/run.h"
 
 namespace nsa::cli {
 
 namespace {
-
-std::string command_line(int argc, char** argv) {
-  std::string all = "nsa";
-  for (int i = 0; i < argc; ++i) all += std::string(" ") + argv[i];
-  return all;
-}
 
 std::string sample(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, const Config& config, std::int64_t step) {
   GenerateOptions options;
@@ -38,7 +33,7 @@ Exit train(CLI::App& app, int argc, char** argv) {
   app.parse(argc, argv);
   Config config = load_config(path, overrides);
   if (config.log.name.empty()) config.log.name = std::filesystem::path(path).stem().string();
-  options.command = command_line(argc, argv);
+  options.command = command_line("nsa", argc, argv);
   options.sample = sample;
   return nsa::train(config, options);
 }

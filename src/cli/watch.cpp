@@ -13,6 +13,7 @@
 #include <ctime>
 
 #include "cli/verbs.h"
+#include "core/program.h"
 #include "report/terminal.h"
 
 namespace nsa::cli {
@@ -67,7 +68,7 @@ Exit watch(CLI::App& app, int argc, char** argv) {
   app.parse(argc, argv);
 
   Follower follower{metrics_path(path), MetricsReader(), 0, 0, 0};
-  const bool follow = !once && ::isatty(STDOUT_FILENO);
+  const bool follow = !once && takes_escape_codes(STDOUT_FILENO);
   for (;;) {
     follower.update();
     const RawRun& run = follower.reader.run;
@@ -77,7 +78,7 @@ Exit watch(CLI::App& app, int argc, char** argv) {
     std::string screen;
     for (const char c : view) c == '\n' && follow ? screen += "\x1b[K\n" : screen += c;
     std::printf("%s%s%s", follow ? "\x1b[H" : "", screen.c_str(), follow ? "\x1b[J" : "");
-    NSA_CHECK(std::fflush(stdout) == 0, "standard output: {}", std::strerror(errno));
+    flush_results();
     const double planned = run.info.planned_steps();
     if (!follow || (planned > 0 && !run.steps.empty() && run.steps.back().step >= planned)) return Exit::ok;
     timespec pause{static_cast<std::time_t>(every), static_cast<long>((every - std::floor(every)) * 1e9)};

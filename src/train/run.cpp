@@ -10,13 +10,14 @@
 #include "core/file.h"
 #include "core/parallel.h"
 #include "core/peak.h"
+#include "core/signals.h"
 #include "data/tokenizer.h"
 #include "model/flops.h"
 #include "train/log.h"
 #include "train/metrics.h"
 #include "train/plan.h"
 #include "train/resume.h"
-#include "train/signals.h"
+#include "train/run_lock.h"
 #include "train/step.h"
 
 namespace nsa {

@@ -1,3 +1,5 @@
+#include "train/run_lock.h"
+
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -5,8 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "core/check.h"
 #include "core/file.h"
-#include "train/checkpoint.h"
 
 namespace nsa {
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/check.h"
-#include "core/main_guard.h"
+#include "core/program.h"
 #include "data/corpus.h"
 
 namespace {
@@ -43,7 +43,7 @@ std::vector<std::string_view> lines_of(const std::vector<std::string>& documents
   return lines;
 }
 
-int bench(const std::string& model, const std::vector<std::string>& inputs) {
+nsa::Exit bench(const std::string& model, const std::vector<std::string>& inputs) {
   sentencepiece::SentencePieceProcessor processor;
   NSA_CHECK(processor.Load(model).ok(), "{} is not a sentencepiece model", model);
   const std::vector<std::string> documents = read_documents(inputs);
@@ -58,7 +58,7 @@ int bench(const std::string& model, const std::vector<std::string>& inputs) {
     NSA_CHECK(processor.Encode(line, &ids).ok(), "the library cannot encode a line of {} bytes", line.size());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("%.3f\n", bytes / 1e6 / seconds);
-  return 0;
+  return nsa::Exit::ok;
 }
 
 }  // namespace
@@ -68,5 +68,5 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: bench_sentencepiece MODEL TEXT...\n");
     return static_cast<int>(nsa::Exit::usage);
   }
-  return nsa::run_main([&] { return bench(argv[1], {argv + 2, argv + argc}); });
+  return nsa::run_program([&] { return bench(argv[1], {argv + 2, argv + argc}); });
 }

@@ -15,6 +15,7 @@
 #include "error_of.h"
 #include "temp_dir.h"
 #include "train/checkpoint.h"
+#include "train/run_lock.h"
 
 using namespace nsa;
 namespace fs = std::filesystem;

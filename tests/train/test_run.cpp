@@ -10,6 +10,7 @@
 #include "temp_dir.h"
 #include "train/checkpoint.h"
 #include "train/run.h"
+#include "train/run_lock.h"
 
 using namespace nsa;
 

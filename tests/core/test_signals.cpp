@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "catch.h"
-#include "train/signals.h"
+#include "core/signals.h"
 
 using namespace nsa;
 

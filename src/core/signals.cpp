@@ -1,4 +1,4 @@
-#include "train/signals.h"
+#include "core/signals.h"
 
 #include "core/check.h"
 
