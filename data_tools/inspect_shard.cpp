@@ -73,9 +73,8 @@ void print_histogram(const Shard& shard, const std::map<std::int32_t, std::int64
               .rows = {}};
   if (tokenizer) table.head.push_back("text");
   for (const auto& [token, count] : order) {
-    table.rows.push_back(
-        {fmt::format("{}", token), grouped(count),
-         fmt::format("{:.2f} %", 100.0 * static_cast<double>(count) / static_cast<double>(shard.tokens()))});
+    table.rows.push_back({fmt::format("{}", token), grouped(count),
+                          percent(static_cast<double>(count) / static_cast<double>(shard.tokens()), 2)});
     if (tokenizer)
       table.rows.back().push_back(token == tokenizer->eot() ? "end of text"
                                                             : "\"" + printable(tokenizer->decode({token})) + "\"");

@@ -48,7 +48,7 @@ class Progress {
     next_ = seconds + (terminal_ ? 0.2 : 10);
     const double share = std::clamp(static_cast<double>(done) / total_, 0.0, 1.0);
     const std::string rate = fmt::format(
-        "{:3.0f} %  {}  {}/s  {} tok/s  ETA {}", 100 * share, human_bytes(static_cast<double>(text_bytes)),
+        "{:>5}  {}  {}/s  {} tok/s  ETA {}", percent(share, 0), human_bytes(static_cast<double>(text_bytes)),
         human_bytes(static_cast<double>(text_bytes) / seconds), human_count(static_cast<double>(tokens) / seconds),
         share > 0 ? human_duration(seconds / share - seconds) : "?");
     const auto full = static_cast<std::size_t>(30 * share);

@@ -13,6 +13,8 @@ std::string human_count(double n);
 std::string human_bytes(double bytes);
 /// 0.4 s, 12 s, 3:07 (min:s), 2:03:07 (h:min:s), 3d 02:03 (days h:min).
 std::string human_duration(double seconds);
+/// 0.1234 as "12.3 %".
+std::string percent(double share, int decimals = 1);
 /// This moment as "2026-11-23T22:04:05Z" (ISO 8601, UTC).
 std::string now_utc();
 /// 12,345,678

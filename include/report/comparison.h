@@ -8,7 +8,7 @@
 #include "report/format.h"
 #include "report/series.h"
 
-namespace nsa {
+namespace nsa::report {
 
 struct Row {
   std::string label;
@@ -36,7 +36,7 @@ struct Comparison {
 };
 
 /// `runs` must outlive the result and be smoothed.
-Comparison compare_runs(const std::vector<Run>& runs, double half_life);
+Comparison compare_runs(const std::vector<History>& runs, double half_life);
 
 /// "nsa − full: validation loss −0.0140 ± 0.0046 (95 % interval −0.0339 to 0.0059, 3 seeds), within noise": one
 /// sentence per group but the first.
@@ -53,4 +53,4 @@ using CellTable = std::vector<std::vector<Cell>>;
 CellTable turned(const CellTable& table);
 CellTable final_table(const Comparison& comparison);
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -4,7 +4,7 @@
 #include "report/comparison.h"
 #include "report/svg.h"
 
-namespace nsa {
+namespace nsa::report {
 
 /// Loss against step, tokens or wall-clock: raw, smoothed mean over seeds, range over seeds, validation points.
 Chart loss_chart(const Comparison& comparison, XAxis axis);
@@ -17,4 +17,4 @@ Chart lr_chart(const Comparison& comparison);
 /// has no gates.
 std::vector<Chart> gate_charts(const Group& group, int index);
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-namespace nsa {
+namespace nsa::report {
 
-enum class Unit { loss, whole, count, per_second, milliseconds, seconds, bytes, flops, plain };
+enum class Unit { loss, whole, count, per_second, milliseconds, seconds, bytes, flops, share, plain };
 
-/// "2.4512", "12,345", "12.3k", "3.20 GiB", "1:05:00", "41 ms" (core/text.h); "–" for a number that is not finite.
-/// U+2212 as minus. decimals >= 0 fixes them for Unit::loss and plain.
+/// "2.4512", "12,345", "12.3k", "3.20 GiB", "1:05:00", "41 ms" (core/text.h), a share as "12.3 %"; "–" for a number
+/// that is not finite. U+2212 as minus. decimals >= 0 fixes them for Unit::loss and plain.
 std::string format_value(double value, Unit unit, int decimals = -1);
 /// The same with a sign, always ("+0.014"); 0 has none.
 std::string format_signed(double value, Unit unit, int decimals = -1);
@@ -32,4 +32,4 @@ int text_length(const std::string& text);
 /// At most `limit` characters, the middle replaced by "…": names differ at their ends.
 std::string shorten(const std::string& text, int limit);
 
-}  // namespace nsa
+}  // namespace nsa::report

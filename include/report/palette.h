@@ -3,7 +3,7 @@
 
 #include <string>
 
-namespace nsa {
+namespace nsa::report {
 
 inline constexpr int kPaletteSize = 7;  ///< styles after which colours repeat
 
@@ -15,4 +15,4 @@ std::string ordered_colour(double share);
 /// Style rules of charts, for <style>: the dark colours are used under `prefers-color-scheme: dark`.
 std::string chart_style();
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace nsa {
+namespace nsa::report {
 
 inline constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 
@@ -36,7 +36,7 @@ struct CheckpointRecord {
 };
 
 /// What a run's `run` records say (the last one wins).
-struct RunInfo {
+struct Provenance {
   std::string version, commit, command, machine, date;
   std::vector<std::pair<std::string, std::string>>
       config;  ///< flattened: "model.attention.type" -> "nsa"; lists as JSON text
@@ -50,8 +50,8 @@ struct RunInfo {
 };
 
 /// Everything read from one file.
-struct RawRun {
-  RunInfo info;
+struct Records {
+  Provenance info;
   std::vector<StepPoint> steps;  ///< ascending, no step twice
   std::vector<ValPoint> vals;
   std::vector<GateRecord> gates;
@@ -71,7 +71,7 @@ class MetricsReader {
   /// The end of the file: a last line without newline counts when it is complete; sorts records of foreign files. More
   /// may be fed afterwards.
   void finish();
-  RawRun run;
+  Records records;
 
  private:
   enum Column : int {
@@ -123,6 +123,6 @@ std::string metrics_path(const std::string& path);
 /// The delimiter MetricsReader needs for this file, seen from its first bytes.
 char detect_delimiter(std::string_view first_bytes);
 /// Reads the whole file. Throws when it cannot be opened or holds no step at all.
-RawRun read_run(const std::string& path);
+Records read_run(const std::string& path);
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace nsa {
+namespace nsa::report {
 
 /// The number in `text` (blanks around it allowed); NaN for anything else, null and the empty text included.
 inline double scan_number(std::string_view text) {
@@ -131,4 +131,4 @@ bool scan_object(std::string_view line, F&& f) {
   return false;
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

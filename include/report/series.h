@@ -9,7 +9,7 @@
 #include "report/read.h"
 #include "report/statistics.h"
 
-namespace nsa {
+namespace nsa::report {
 
 /// Neighbouring steps as one point. A run of up to kMaxBuckets steps has one bucket per step.
 struct Bucket {
@@ -21,12 +21,12 @@ struct Bucket {
 };
 inline constexpr std::size_t kMaxBuckets = 3000;
 
-enum class RunState { unknown, finished, running, stopped };
+enum class State { unknown, finished, running, stopped };
 
-struct Run {
+struct History {
   std::string name, group, seed, path;
-  RunState state = RunState::unknown;
-  RunInfo info;
+  State state = State::unknown;
+  Provenance info;
   std::vector<Bucket> buckets;
   std::vector<double> smooth;       ///< EMA of the loss at each bucket
   std::vector<double> smooth_norm;  ///< EMA of the gradient norm
@@ -39,48 +39,49 @@ struct Run {
 
 /// What to read. Empty group and seed: taken from the run's config, else from its name ("nsa-seed2" is seed 2 of group
 /// "nsa").
-struct RunSource {
+struct Source {
   std::string path, group, seed;
 };
 
 /// Reads and thins all of them, in parallel. `now` (seconds since 1970) tells running from stopped. Throws on the first
 /// that cannot be read.
-std::vector<Run> read_runs(const std::vector<RunSource>& sources, double now, int threads);
+std::vector<History> read_runs(const std::vector<Source>& sources, double now, int threads);
 /// Equal numbers of steps per bucket, at most `limit` buckets.
 std::vector<Bucket> thin(const std::vector<StepPoint>& steps, std::size_t limit);
 /// A two-hundredth of the longest run, at least half a step.
-double default_half_life(const std::vector<Run>& runs);
-void smooth_runs(std::vector<Run>& runs, double half_life);
+double default_half_life(const std::vector<History>& runs);
+void smooth_runs(std::vector<History>& runs, double half_life);
 
 /// Runs that differ in nothing but seeds and log names, in order of first appearance.
 struct Group {
   std::string name;
-  std::vector<const Run*> runs;
+  std::vector<const History*> runs;
 };
 /// Fields of the config that do not make two runs different experiments: seeds, names of logs, checkpoints, samples,
 /// threads.
 bool is_bookkeeping(const std::string& config_path);
-std::vector<Group> group_runs(const std::vector<Run>& runs);
+std::vector<Group> group_runs(const std::vector<History>& runs);
 /// Name without "-seed3", "_s3", ".seed=3" at its end; the seed, if any, goes to `seed`.
 std::string without_seed(const std::string& name, std::string* seed = nullptr);
 
 enum class XAxis { step, tokens, seconds };
 double x_of(const Bucket& bucket, XAxis axis);
 double x_of(const ValPoint& val, XAxis axis);
-bool has_axis(const Run& run, XAxis axis);
+bool has_axis(const History& run, XAxis axis);
 /// Smoothed loss (or another curve of the run) at x, linear between buckets; NaN outside the run.
-double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::*curve = &Run::smooth);
+double smooth_at(const History& run, XAxis axis, double x, std::vector<double> History::*curve = &History::smooth);
 
 /// A line with a band around it.
 struct BandCurve {
   std::vector<double> x, y, low, high;
 };
 /// Mean of the smoothed loss over the seeds, as far as all of them go; low..high is the range over the seeds.
-BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> Run::*curve = &Run::smooth);
+BandCurve mean_curve(const Group& group, XAxis axis, int points,
+                     std::vector<double> History::*curve = &History::smooth);
 /// Mean over seeds present in both of smooth(b) - smooth(a) against steps; low..high is the pointwise 95 % t interval
 /// (NaN with one pair).
 BandCurve difference_curve(const Group& a, const Group& b, int points);
 /// Runs of the same seed, one from each group.
-std::vector<std::pair<const Run*, const Run*>> pairs_by_seed(const Group& a, const Group& b);
+std::vector<std::pair<const History*, const History*>> pairs_by_seed(const Group& a, const Group& b);
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace nsa {
+namespace nsa::report {
 
 /// Regularised incomplete beta function I_x(a, b), a > 0, b > 0, x in [0, 1] (continued fraction, Numerical
 /// Recipes 6.4).
@@ -46,7 +46,4 @@ PairedDifference paired_difference(std::span<const double> a, std::span<const do
 /// half_life 0: the values themselves.
 std::vector<double> ema(std::span<const double> positions, std::span<const double> values, double half_life);
 
-/// Median of the finite values; NaN when there are none.
-double median(std::vector<double> values);
-
-}  // namespace nsa
+}  // namespace nsa::report

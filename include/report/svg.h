@@ -7,7 +7,7 @@
 
 #include "report/format.h"
 
-namespace nsa {
+namespace nsa::report {
 
 struct Axis {
   std::string label;
@@ -54,4 +54,4 @@ std::string draw_chart(const Chart& chart, Size size, int points);
 /// A whole <svg> element. `klass` is its class.
 std::string svg_element(const std::string& content, Size size, const std::string& klass, const std::string& label);
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -6,7 +6,7 @@
 
 #include "report/comparison.h"
 
-namespace nsa {
+namespace nsa::report {
 
 /// One line of a plot in characters.
 struct TextCurve {
@@ -22,6 +22,6 @@ std::string report_text(const Comparison& comparison, int columns);
 
 /// A run as `nsa watch` shows it: progress and ETA, curve, last steps, health. `age` is the time in seconds since its
 /// file changed.
-std::string watch_text(const RawRun& run, const std::string& name, double age, int columns);
+std::string watch_text(const Records& run, const std::string& name, double age, int columns);
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -15,8 +15,6 @@ namespace {
 
 using nlohmann::json;
 
-std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
-
 void print_peak(const Peak& peak) {
   std::printf("measured now, %d threads: %.1f GFLOP/s fp32 FMA, %.1f GB/s\n", peak.threads, peak.gflops, peak.gbytes_s);
 }

@@ -80,9 +80,9 @@ class Progress {
     if (!last && elapsed - shown_ < (terminal_ ? 0.2 : 10.0)) return;
     shown_ = elapsed;
     const double eta = elapsed * (total_ - done) / std::max(done - first_done_, 1.0);
-    std::fprintf(stderr, "%srun %zu/%zu %s: step %lld/%lld, loss %.4f; all %.0f %%, ETA %s%s",
-                 terminal_ ? "\r\033[K" : "", index_ + 1, runs_.size(), config.log.name.c_str(),
-                 static_cast<long long>(step), static_cast<long long>(config.total_steps()), loss, 100 * done / total_,
+    std::fprintf(stderr, "%srun %zu/%zu %s: step %lld/%lld, loss %.4f; all %s, ETA %s%s", terminal_ ? "\r\033[K" : "",
+                 index_ + 1, runs_.size(), config.log.name.c_str(), static_cast<long long>(step),
+                 static_cast<long long>(config.total_steps()), loss, percent(done / total_, 0).c_str(),
                  human_duration(eta).c_str(), terminal_ && !last ? "" : "\n");
     std::fflush(stderr);
   }
@@ -110,12 +110,13 @@ bool train_to_end(const PlannedRun& run, const std::string& command, Progress& p
 
 void write_report(const std::vector<PlannedRun>& runs, std::size_t count, const std::string& out,
                   const std::string& command, bool on_terminal) {
-  std::vector<RunSource> sources;
+  std::vector<report::Source> sources;
   for (std::size_t i = 0; i < count; ++i)
     sources.push_back({run_dir(runs[i].config), runs[i].group, std::to_string(runs[i].config.train.seed)});
-  std::vector<Run> read;
-  const Comparison comparison = make_report(sources, out, -1, {now_utc(), command}, available_cores(), read);
-  if (on_terminal) std::fputs(report_text(comparison, 100).c_str(), stdout);
+  std::vector<report::History> read;
+  const report::Comparison comparison =
+      report::make_report(sources, out, -1, {now_utc(), command}, available_cores(), read);
+  if (on_terminal) std::fputs(report::report_text(comparison, 100).c_str(), stdout);
 }
 
 }  // namespace

@@ -42,10 +42,10 @@ Exit plan(CLI::App& app, int argc, char** argv) {
                seconds = step_flops / (kAssumedShare * peak);
   const std::vector<std::vector<std::string>> rows = {
       {"FLOPs per token", human_count(flops.training())},
-      {"of them attention", fmt::format("{:.1f} %", 100 * flops.attention / flops.forward())},
+      {"of them attention", percent(flops.attention / flops.forward())},
       {"FLOPs per step", human_count(step_flops)},
       {"FMA peak, measured now", human_count(peak) + "FLOP/s on " + std::to_string(threads) + " threads"},
-      {"time per step", human_duration(seconds) + fmt::format(" at {:.0f} % of the peak", 100 * kAssumedShare)},
+      {"time per step", human_duration(seconds) + " at " + percent(kAssumedShare, 0) + " of the peak"},
       {"time of the run", human_duration(seconds * steps)},
       {"checkpoint", human_bytes(static_cast<double>(12 * gpt.params().count()))},
   };

@@ -17,12 +17,12 @@ namespace nsa::cli {
 namespace {
 
 /// "LABEL=PATH" puts a run into a named group; a path that exists as it stands is a path.
-RunSource source_of(const std::string& argument) {
+report::Source source_of(const std::string& argument) {
   struct stat info {};
   const std::size_t equals = argument.find('=');
   if (equals == std::string::npos || equals == 0 || ::stat(argument.c_str(), &info) == 0) return {argument, "", ""};
-  RunSource source{argument.substr(equals + 1), argument.substr(0, equals), ""};
-  source.group = without_seed(source.group, &source.seed);
+  report::Source source{argument.substr(equals + 1), argument.substr(0, equals), ""};
+  source.group = report::without_seed(source.group, &source.seed);
   return source;
 }
 
@@ -44,16 +44,17 @@ Exit report(CLI::App& app, int argc, char** argv) {
   app.add_flag("--term", term, "print the table and a plot in characters; files only if --out is given");
   app.parse(argc, argv);
 
-  std::vector<RunSource> sources;
+  std::vector<report::Source> sources;
   for (const std::string& argument : arguments) sources.push_back(source_of(argument));
-  const PageInfo info{now_utc(), command_line("nsa", argc, argv)};
+  const report::PageInfo info{now_utc(), command_line("nsa", argc, argv)};
   const bool files = !term || out_option->count() > 0;
-  std::vector<Run> runs;
-  const Comparison comparison = make_report(sources, files ? out : "", half_life, info, omp_get_max_threads(), runs);
+  std::vector<report::History> runs;
+  const report::Comparison comparison =
+      report::make_report(sources, files ? out : "", half_life, info, omp_get_max_threads(), runs);
   if (term) {
-    std::fputs(report_text(comparison, 100).c_str(), stdout);
+    std::fputs(report::report_text(comparison, 100).c_str(), stdout);
   } else {
-    for (const std::string& verdict : verdicts(comparison)) std::printf("%s\n", verdict.c_str());
+    for (const std::string& verdict : report::verdicts(comparison)) std::printf("%s\n", verdict.c_str());
   }
   if (files) std::printf("%s/report.html, curves.svg, curves.tsv\n", out.c_str());
   return Exit::ok;

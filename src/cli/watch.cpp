@@ -22,7 +22,7 @@ namespace {
 
 struct Follower {
   std::string file;
-  MetricsReader reader;
+  report::MetricsReader reader;
   off_t position = 0;
   ino_t inode = 0;
   double changed = 0;  // time of the file's last change
@@ -42,7 +42,7 @@ struct Follower {
     bool first = fresh;
     while ((n = ::pread(fd, buffer.data(), buffer.size(), position)) > 0) {
       const std::string_view bytes(buffer.data(), static_cast<std::size_t>(n));
-      if (first) reader = MetricsReader(detect_delimiter(bytes));
+      if (first) reader = report::MetricsReader(report::detect_delimiter(bytes));
       first = false;
       reader.feed(bytes);
       position += n;
@@ -67,12 +67,12 @@ Exit watch(CLI::App& app, int argc, char** argv) {
   app.add_option("--every", every, "seconds between updates")->check(CLI::Range(0.2, 3600.0));
   app.parse(argc, argv);
 
-  Follower follower{metrics_path(path), MetricsReader(), 0, 0, 0};
+  Follower follower{report::metrics_path(path), report::MetricsReader(), 0, 0, 0};
   const bool follow = !once && takes_escape_codes(STDOUT_FILENO);
   for (;;) {
     follower.update();
-    const RawRun& run = follower.reader.run;
-    const std::string view = watch_text(
+    const report::Records& run = follower.reader.records;
+    const std::string view = report::watch_text(
         run, path, std::difftime(std::time(nullptr), static_cast<std::time_t>(follower.changed)), terminal_columns());
     // Cursor home, each line's rest cleared, what is below cleared: no flicker.
     std::string screen;

@@ -45,6 +45,8 @@ std::string human_duration(double seconds) {
   return fmt::format("{}d {:02}:{:02}", days, hours % 24, minutes % 60);
 }
 
+std::string percent(double share, int decimals) { return fmt::format("{:.{}f} %", 100 * share, decimals); }
+
 std::string grouped(std::int64_t n) {
   std::string digits = fmt::format("{}", n);
   const std::size_t first = n < 0 ? 1 : 0;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 
+#include "core/median.h"
 #include "core/profile.h"
 #include "core/rng.h"
 #include "model/flops.h"
@@ -19,11 +20,6 @@ double ms_of(const std::function<void()>& f) {
   const auto start = std::chrono::steady_clock::now();
   f();
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
 }
 
 // The peak before and after the timed part: a neighbour that came or went shows, and the larger number keeps shares

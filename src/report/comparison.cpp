@@ -7,16 +7,16 @@
 #include <functional>
 #include <set>
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
-using Quantity = std::function<double(const Run&)>;
+using Quantity = std::function<double(const History&)>;
 
 /// The last validation step that every validated run has; NaN when there is none.
-double common_val_step(const std::vector<Run>& runs) {
+double common_val_step(const std::vector<History>& runs) {
   std::vector<double> common;
   bool first = true;
-  for (const Run& run : runs) {
+  for (const History& run : runs) {
     std::vector<double> own, both;
     for (const ValPoint& val : run.vals) {
       if (std::isfinite(val.loss)) own.push_back(val.step);
@@ -29,12 +29,12 @@ double common_val_step(const std::vector<Run>& runs) {
   return common.empty() ? kMissing : common.back();
 }
 
-const ValPoint* val_at(const Run& run, double step) {
+const ValPoint* val_at(const History& run, double step) {
   const auto it = std::find_if(run.vals.begin(), run.vals.end(), [&](const ValPoint& v) { return v.step == step; });
   return it == run.vals.end() ? nullptr : &*it;
 }
 
-double seconds_at(const Run& run, double step) {
+double seconds_at(const History& run, double step) {
   for (const Bucket& bucket : run.buckets) {
     if (bucket.step >= step) return bucket.seconds;
   }
@@ -46,7 +46,7 @@ Row make_row(const Comparison& c, const std::string& label, Unit unit, double st
   Row row{label, unit, step, exact, {}, {}};
   for (const Group& group : c.groups) {
     std::vector<double> values;
-    for (const Run* run : group.runs) values.push_back(quantity(*run));
+    for (const History* run : group.runs) values.push_back(quantity(*run));
     row.groups.push_back(mean_spread(values));
     std::vector<double> a, b;
     for (const auto& [left, right] : pairs_by_seed(c.groups[0], group)) {
@@ -66,45 +66,48 @@ Row make_row(const Comparison& c, const std::string& label, Unit unit, double st
   return row;
 }
 
-void add_rows(Comparison& c, const std::vector<Run>& runs) {
+void add_rows(Comparison& c, const std::vector<History>& runs) {
   const double val_step = common_val_step(runs);
   double last_common = INFINITY;
-  for (const Run& run : runs) last_common = std::min(last_common, run.last_step);
+  for (const History& run : runs) last_common = std::min(last_common, run.last_step);
   const auto add = [&](const std::string& label, Unit unit, bool exact, const Quantity& quantity,
                        double step = kMissing) {
     Row row = make_row(c, label, unit, step, exact, quantity);
     if (std::any_of(row.groups.begin(), row.groups.end(), [](const MeanSpread& s) { return s.n > 0; }))
       c.rows.push_back(std::move(row));
   };
-  const auto field = [](double RunInfo::*member) { return [member](const Run& run) { return run.info.*member; }; };
+  const auto field = [](double Provenance::*member) {
+    return [member](const History& run) { return run.info.*member; };
+  };
   if (std::isfinite(val_step)) {
     add(
         "validation loss", Unit::loss, false,
-        [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->loss : kMissing; }, val_step);
+        [&](const History& run) { return val_at(run, val_step) ? val_at(run, val_step)->loss : kMissing; }, val_step);
     add(
         "bits per byte", Unit::loss, false,
-        [&](const Run& run) { return val_at(run, val_step) ? val_at(run, val_step)->bits_per_byte : kMissing; },
+        [&](const History& run) { return val_at(run, val_step) ? val_at(run, val_step)->bits_per_byte : kMissing; },
         val_step);
   } else {
     add("last validation loss", Unit::loss, false,
-        [](const Run& run) { return run.vals.empty() ? kMissing : run.vals.back().loss; });
+        [](const History& run) { return run.vals.empty() ? kMissing : run.vals.back().loss; });
   }
   add(
       "training loss, smoothed", Unit::loss, false,
-      [&](const Run& run) { return smooth_at(run, XAxis::step, last_common); }, last_common);
+      [&](const History& run) { return smooth_at(run, XAxis::step, last_common); }, last_common);
   c.compared_step = std::isfinite(val_step) ? val_step : last_common;
-  add("tokens per second", Unit::per_second, false, [](const Run& run) { return run.median_tokens_per_s; });
-  add("time per step", Unit::milliseconds, false, [](const Run& run) { return run.median_ms; });
+  add("tokens per second", Unit::per_second, false, [](const History& run) { return run.median_tokens_per_s; });
+  add("time per step", Unit::milliseconds, false, [](const History& run) { return run.median_ms; });
   add(
-      "training time", Unit::seconds, false, [&](const Run& run) { return seconds_at(run, last_common); }, last_common);
-  add("memory", Unit::bytes, true, field(&RunInfo::memory_bytes));
-  add("parameters", Unit::count, true, field(&RunInfo::parameters));
-  add("FLOPs per token", Unit::flops, true, field(&RunInfo::flops_per_token));
-  add("tokens", Unit::count, true, [](const Run& run) { return run.last_tokens; });
-  add("steps", Unit::whole, true, [](const Run& run) { return run.last_step; });
-  add("skipped steps", Unit::whole, true, [](const Run& run) { return static_cast<double>(run.skipped); });
+      "training time", Unit::seconds, false, [&](const History& run) { return seconds_at(run, last_common); },
+      last_common);
+  add("memory", Unit::bytes, true, field(&Provenance::memory_bytes));
+  add("parameters", Unit::count, true, field(&Provenance::parameters));
+  add("FLOPs per token", Unit::flops, true, field(&Provenance::flops_per_token));
+  add("tokens", Unit::count, true, [](const History& run) { return run.last_tokens; });
+  add("steps", Unit::whole, true, [](const History& run) { return run.last_step; });
+  add("skipped steps", Unit::whole, true, [](const History& run) { return static_cast<double>(run.skipped); });
   if (c.rows.empty())
-    add("steps read", Unit::whole, true, [](const Run& run) { return static_cast<double>(run.steps); });
+    add("steps read", Unit::whole, true, [](const History& run) { return static_cast<double>(run.steps); });
 }
 
 void add_config_differences(Comparison& c) {
@@ -130,37 +133,37 @@ std::string joined(const std::vector<std::string>& names) {
   return names.size() > shown ? fmt::format("{} and {} more", out, names.size() - shown) : out;
 }
 
-void add_notes(Comparison& c, const std::vector<Run>& runs) {
-  const auto note = [&](const char* sentence, const std::function<bool(const Run&)>& applies) {
+void add_notes(Comparison& c, const std::vector<History>& runs) {
+  const auto note = [&](const char* sentence, const std::function<bool(const History&)>& applies) {
     std::vector<std::string> names;
-    for (const Run& run : runs) {
+    for (const History& run : runs) {
       if (applies(run)) names.push_back(run.name);
     }
     if (!names.empty()) c.notes.push_back(fmt::format("{}: {}.", sentence, joined(names)));
   };
-  const auto values = [&](const std::function<std::string(const Run&)>& f) {
+  const auto values = [&](const std::function<std::string(const History&)>& f) {
     std::set<std::string> out;
-    for (const Run& run : runs) out.insert(f(run));
+    for (const History& run : runs) out.insert(f(run));
     out.erase("");
     return out.size();
   };
-  note("Still running when this page was made", [](const Run& r) { return r.state == RunState::running; });
-  note("Stopped before the planned end", [](const Run& r) { return r.state == RunState::stopped; });
-  if (values([](const Run& r) { return fmt::format("{}", r.last_step); }) > 1) {
+  note("Still running when this page was made", [](const History& r) { return r.state == State::running; });
+  note("Stopped before the planned end", [](const History& r) { return r.state == State::stopped; });
+  if (values([](const History& r) { return fmt::format("{}", r.last_step); }) > 1) {
     c.notes.push_back(
         "The runs have different lengths; what changes with training is compared at the step named in the table.");
   }
-  note("Steps whose loss is not a finite number", [](const Run& r) { return r.non_finite > 0; });
-  note("Lines that could not be read were passed over", [](const Run& r) { return r.broken_lines > 0; });
+  note("Steps whose loss is not a finite number", [](const History& r) { return r.non_finite > 0; });
+  note("Lines that could not be read were passed over", [](const History& r) { return r.broken_lines > 0; });
   std::vector<std::string> more;
   for (const ConfigDifference& d : c.config) {
     if (!d.path.starts_with("model.attention.")) more.push_back(d.path);
   }
   if (!more.empty())
     c.notes.push_back(fmt::format("The configurations differ in more than attention: {}.", joined(more)));
-  if (values([](const Run& r) { return r.info.commit; }) > 1)
+  if (values([](const History& r) { return r.info.commit; }) > 1)
     c.notes.push_back("The runs were made by different commits of the program.");
-  if (values([](const Run& r) { return r.info.machine; }) > 1)
+  if (values([](const History& r) { return r.info.machine; }) > 1)
     c.notes.push_back("The runs were made on different machines: their speeds cannot be compared.");
   if (c.groups.size() > 1) {
     for (const Group& group : c.groups) {
@@ -177,8 +180,7 @@ Cell difference_cell(const Row& row, std::size_t g) {
   const PairedDifference& d = row.differences[g];
   if (!std::isfinite(d.mean)) return {"\u2013", "", false};
   const bool share_makes_sense = row.unit != Unit::loss && d.base != 0;
-  const std::string share =
-      share_makes_sense ? fmt::format("{} %", format_signed(100 * d.mean / d.base, Unit::plain)) : "";
+  const std::string share = share_makes_sense ? format_signed(d.mean / d.base, Unit::share) : "";
   if (row.exact) return {format_signed(d.mean, row.unit), d.mean != 0 ? share : "", false};
   const int decimals = row.unit == Unit::loss ? decimals_for(d.std_error) : -1;
   Cell cell{format_signed(d.mean, row.unit, decimals), "", d.noise_known() && !d.within_noise()};
@@ -189,7 +191,7 @@ Cell difference_cell(const Row& row, std::size_t g) {
 
 }  // namespace
 
-Comparison compare_runs(const std::vector<Run>& runs, double half_life) {
+Comparison compare_runs(const std::vector<History>& runs, double half_life) {
   Comparison c;
   c.half_life = half_life;
   c.groups = group_runs(runs);
@@ -266,4 +268,4 @@ CellTable turned(const CellTable& table) {
   return out;
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -9,7 +9,7 @@
 
 #include "report/palette.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 constexpr int kGrid = 800;  // places at which a mean over seeds is taken; a wide chart has fewer pixels
@@ -29,7 +29,7 @@ Layer layer(Layer::Kind kind, std::size_t style, const std::string& name) {
 }
 
 /// Every bucket's least and greatest value, in turn: nothing a bucket hides is lost to the eye.
-Layer raw_layer(const Run& run, std::size_t style, XAxis axis, double Bucket::*mean, double Bucket::*least,
+Layer raw_layer(const History& run, std::size_t style, XAxis axis, double Bucket::*mean, double Bucket::*least,
                 double Bucket::*greatest) {
   Layer l = layer(Layer::Kind::raw, style, run.name);
   for (const Bucket& bucket : run.buckets) {
@@ -46,7 +46,7 @@ Layer raw_layer(const Run& run, std::size_t style, XAxis axis, double Bucket::*m
 }
 
 /// A smoothed mean over seeds with its band; seeds that go on alone as thin lines.
-void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, std::vector<double> Run::*member) {
+void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, std::vector<double> History::*member) {
   const BandCurve mean = mean_curve(group, axis, kGrid, member);
   Layer line = layer(Layer::Kind::line, style, group.name);
   line.x = mean.x;
@@ -61,7 +61,7 @@ void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, s
   }
   const double end = mean.x.empty() ? -INFINITY : mean.x.back();
   std::vector<Layer> alone;
-  for (const Run* run : group.runs) {
+  for (const History* run : group.runs) {
     if (!has_axis(*run, axis)) continue;
     Layer rest = layer(Layer::Kind::thin, style, run->name);
     for (std::size_t i = 0; i < run->buckets.size(); ++i) {
@@ -71,7 +71,7 @@ void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, s
       rest.y.push_back((run->*member)[i]);
     }
     const bool ends_with_mean = rest.x.size() < 2;
-    if (run->state == RunState::running) (ends_with_mean ? line : rest).grows = true;
+    if (run->state == State::running) (ends_with_mean ? line : rest).grows = true;
     if (!ends_with_mean) alone.push_back(std::move(rest));
   }
   // A mean of a step or two is no curve to put a name on when one seed goes far beyond it.
@@ -91,7 +91,7 @@ Layer val_layer(const Group& group, std::size_t style, XAxis axis) {
   for (const ValPoint& val : group.runs[0]->vals) {
     double x = 0, y = 0, low = INFINITY, high = -INFINITY;
     std::size_t n = 0;
-    for (const Run* run : group.runs) {
+    for (const History* run : group.runs) {
       const auto it =
           std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
       if (it == run->vals.end()) continue;
@@ -191,12 +191,13 @@ Chart loss_chart(const Comparison& c, XAxis axis) {
   chart.y = {"loss, nats per token", Unit::loss};
   for (std::size_t g = 0; g < c.groups.size(); ++g) {
     const Group& group = c.groups[g];
-    if (std::none_of(group.runs.begin(), group.runs.end(), [&](const Run* r) { return has_axis(*r, axis); })) continue;
-    for (const Run* run : group.runs) {
+    if (std::none_of(group.runs.begin(), group.runs.end(), [&](const History* r) { return has_axis(*r, axis); }))
+      continue;
+    for (const History* run : group.runs) {
       if (has_axis(*run, axis))
         chart.layers.push_back(raw_layer(*run, g, axis, &Bucket::loss, &Bucket::loss_min, &Bucket::loss_max));
     }
-    add_mean(chart, group, g, axis, &Run::smooth);
+    add_mean(chart, group, g, axis, &History::smooth);
     Layer vals = chosen(val_layer(group, g, axis), c.groups.size() > 12 ? 5 : 30);
     if (!vals.x.empty()) chart.layers.push_back(std::move(vals));
   }
@@ -285,14 +286,14 @@ Chart norm_chart(const Comparison& c) {
   for (std::size_t g = 0; g < c.groups.size(); ++g) {
     Layer rug = layer(Layer::Kind::rug, g, c.groups[g].name);
     bool any = false;
-    for (const Run* run : c.groups[g].runs) {
+    for (const History* run : c.groups[g].runs) {
       for (const Bucket& bucket : run->buckets) {
         any = any || std::isfinite(bucket.norm);
         if (bucket.skipped > 0) rug.x.push_back(bucket.step);
       }
       chart.layers.push_back(raw_layer(*run, g, XAxis::step, &Bucket::norm, &Bucket::norm_min, &Bucket::norm_max));
     }
-    if (any) add_mean(chart, c.groups[g], g, XAxis::step, &Run::smooth_norm);
+    if (any) add_mean(chart, c.groups[g], g, XAxis::step, &History::smooth_norm);
     if (!rug.x.empty()) chart.layers.push_back(std::move(rug));
   }
   set_x_range(chart);
@@ -337,7 +338,7 @@ Chart lr_chart(const Comparison& c) {
 
 std::vector<Chart> gate_charts(const Group& group, int index) {
   std::size_t layers = 0;
-  for (const Run* run : group.runs) {
+  for (const History* run : group.runs) {
     for (const GateRecord& gate : run->gates) layers = std::max(layers, gate.layers.size());
   }
   std::vector<Chart> charts;
@@ -355,7 +356,7 @@ std::vector<Chart> gate_charts(const Group& group, int index) {
       for (const GateRecord& gate : group.runs[0]->gates) {
         double sum = 0;
         std::size_t n = 0;
-        for (const Run* run : group.runs) {
+        for (const History* run : group.runs) {
           const auto it = std::lower_bound(run->gates.begin(), run->gates.end(), gate.step,
                                            [](const GateRecord& r, double step) { return r.step < step; });
           if (it == run->gates.end() || it->step != gate.step || l >= it->layers.size()) continue;
@@ -373,4 +374,4 @@ std::vector<Chart> gate_charts(const Group& group, int index) {
   return charts;
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -7,7 +7,7 @@
 
 #include "core/text.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 std::string with_minus(std::string text) {
@@ -58,6 +58,7 @@ std::string format_value(double value, Unit unit, int decimals) {
   switch (unit) {
     case Unit::loss: return sign + fmt::format("{:.{}f}", size, decimals < 0 ? 4 : decimals);
     case Unit::plain: return sign + (decimals < 0 ? three_digits(size) : fmt::format("{:.{}f}", size, decimals));
+    case Unit::share: return sign + three_digits(100 * size) + " %";
     case Unit::whole:
       return sign + (size == std::floor(size) ? grouped(static_cast<std::int64_t>(size)) : fmt::format("{:.1f}", size));
     case Unit::count: return sign + human_count(size);
@@ -169,4 +170,4 @@ std::string shorten(const std::string& text, int limit) {
   return out;
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

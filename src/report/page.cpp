@@ -14,13 +14,13 @@
 #include "report/palette.h"
 #include "report/style.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 constexpr Size kWide{860, 400}, kNarrow{390, 320}, kHalf{400, 270};
 constexpr int kPointsPerChart = 25000;  // ~11 bytes each; a page of 200 runs stays below 5 MB
 
-int points_per_curve(const std::vector<Run>& runs, Size size) {
+int points_per_curve(const std::vector<History>& runs, Size size) {
   return std::clamp(kPointsPerChart / std::max(1, static_cast<int>(runs.size())), 100, size.width * 3);
 }
 
@@ -29,14 +29,14 @@ std::string svg_of(const Chart& chart, Size size, const char* klass, int points)
 }
 
 /// In two layouts, of which the style sheet shows one: text keeps its size on a phone.
-std::string big_figure(const Chart& chart, const std::vector<Run>& runs, const std::string& caption) {
+std::string big_figure(const Chart& chart, const std::vector<History>& runs, const std::string& caption) {
   if (chart.layers.empty()) return {};
   return fmt::format("<h2>{}</h2>\n<figure id=\"{}\">{}\n{}\n<figcaption>{}</figcaption></figure>\n",
                      escape_html(chart.title), chart.id, svg_of(chart, kWide, "wide", points_per_curve(runs, kWide)),
                      svg_of(chart, kNarrow, "narrow", points_per_curve(runs, kNarrow)), caption);
 }
 
-std::string small_figures(const std::vector<Chart>& charts, const std::vector<Run>& runs) {
+std::string small_figures(const std::vector<Chart>& charts, const std::vector<History>& runs) {
   std::string out;
   for (const Chart& chart : charts) {
     if (chart.layers.empty()) continue;
@@ -70,7 +70,7 @@ std::string html_table(const CellTable& table, const char* klass) {
   return out + "</tbody></table></div>\n";
 }
 
-std::string header(const std::vector<Run>& runs, const Comparison& c, const PageInfo& info) {
+std::string header(const std::vector<History>& runs, const Comparison& c, const PageInfo& info) {
   std::string title, seeds;
   for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 4); ++g)
     title += (g ? " vs " : "") + c.groups[g].name;
@@ -102,38 +102,38 @@ std::string config_section(const Comparison& c) {
          html_table(c.groups.size() > 4 ? turned(table) : table, "text");
 }
 
-const char* state_word(RunState state) {
+const char* state_word(State state) {
   switch (state) {
-    case RunState::finished: return "finished";
-    case RunState::running: return "running";
-    case RunState::stopped: return "stopped";
-    case RunState::unknown: break;
+    case State::finished: return "finished";
+    case State::running: return "running";
+    case State::stopped: return "stopped";
+    case State::unknown: break;
   }
   return "\u2013";
 }
 
 /// One line per run; what is the same for all of them stands once, above.
-std::string runs_section(const std::vector<Run>& runs, const PageInfo& info) {
+std::string runs_section(const std::vector<History>& runs, const PageInfo& info) {
   struct Column {
     const char* title;
-    std::string (*text)(const Run&);
+    std::string (*text)(const History&);
   };
-  const Column columns[] = {{"seed", [](const Run& r) { return r.seed; }},
-                            {"state", [](const Run& r) { return std::string(state_word(r.state)); }},
-                            {"steps", [](const Run& r) { return fmt::format("{:.0f}", r.last_step); }},
-                            {"skipped", [](const Run& r) { return fmt::format("{}", r.skipped); }},
-                            {"started", [](const Run& r) { return r.info.date; }},
-                            {"commit", [](const Run& r) { return r.info.commit; }},
-                            {"version", [](const Run& r) { return r.info.version; }},
-                            {"machine", [](const Run& r) { return r.info.machine; }},
-                            {"command", [](const Run& r) { return r.info.command; }}};
+  const Column columns[] = {{"seed", [](const History& r) { return r.seed; }},
+                            {"state", [](const History& r) { return std::string(state_word(r.state)); }},
+                            {"steps", [](const History& r) { return fmt::format("{:.0f}", r.last_step); }},
+                            {"skipped", [](const History& r) { return fmt::format("{}", r.skipped); }},
+                            {"started", [](const History& r) { return r.info.date; }},
+                            {"commit", [](const History& r) { return r.info.commit; }},
+                            {"version", [](const History& r) { return r.info.version; }},
+                            {"machine", [](const History& r) { return r.info.machine; }},
+                            {"command", [](const History& r) { return r.info.command; }}};
   std::string shared;
   CellTable table(runs.size() + 1);
   table[0].push_back({"run", "", false});
   for (std::size_t i = 0; i < runs.size(); ++i) table[i + 1].push_back({runs[i].name, "", false});
   for (const Column& column : columns) {
     const std::string first = runs.empty() ? "" : column.text(runs[0]);
-    if (std::all_of(runs.begin(), runs.end(), [&](const Run& run) { return column.text(run) == first; })) {
+    if (std::all_of(runs.begin(), runs.end(), [&](const History& run) { return column.text(run) == first; })) {
       if (!first.empty() && first != "\u2013")
         shared += fmt::format("<dt>{}</dt><dd>{}</dd>", column.title, escape_html(first));
       continue;
@@ -146,15 +146,15 @@ std::string runs_section(const std::vector<Run>& runs, const PageInfo& info) {
   return "<h2>Runs</h2>\n" + (shared.empty() ? "" : "<dl>" + shared + "</dl>\n") + html_table(table, "text");
 }
 
-std::string loss_caption(const std::vector<Run>& runs, const Comparison& c) {
+std::string loss_caption(const std::vector<History>& runs, const Comparison& c) {
   const bool seeds = std::any_of(c.groups.begin(), c.groups.end(), [](const Group& g) { return g.runs.size() > 1; });
-  const bool vals = std::any_of(runs.begin(), runs.end(), [](const Run& r) { return !r.vals.empty(); });
+  const bool vals = std::any_of(runs.begin(), runs.end(), [](const History& r) { return !r.vals.empty(); });
   std::string text = fmt::format(
       "Faint: loss of each batch. Strong: bias-corrected exponential moving average with a half-life of {} steps",
       format_value(c.half_life, Unit::plain));
   text += seeds ? ", mean over the seeds; band: range over the seeds." : ".";
   if (vals) text += seeds ? " Points: validation loss, mean and range over the seeds." : " Points: validation loss.";
-  if (std::any_of(runs.begin(), runs.end(), [](const Run& r) { return r.state == RunState::running; }))
+  if (std::any_of(runs.begin(), runs.end(), [](const History& r) { return r.state == State::running; }))
     text += " Open circle: the run is still going.";
   return text + " An arrow head at the upper edge marks a batch beyond it.";
 }
@@ -169,7 +169,7 @@ std::string difference_caption(const Comparison& c) {
                        ". One pair of runs: how much of this is noise is unknown.";
 }
 
-void append_row(std::string& out, const char* kind, const std::string& group, const Run* run,
+void append_row(std::string& out, const char* kind, const std::string& group, const History* run,
                 const std::vector<double>& numbers) {
   fmt::format_to(std::back_inserter(out), "{}\t{}\t{}\t{}", kind, group, run ? run->name : "", run ? run->seed : "");
   for (const double v : numbers)
@@ -180,7 +180,7 @@ void append_row(std::string& out, const char* kind, const std::string& group, co
 
 }  // namespace
 
-std::string report_html(const std::vector<Run>& runs, const Comparison& c, const PageInfo& info) {
+std::string report_html(const std::vector<History>& runs, const Comparison& c, const PageInfo& info) {
   nlohmann::json names = nlohmann::json::array();
   for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 12); ++g) names.push_back(c.groups[g].name);
   const std::string title = c.groups.size() > 1 ? c.groups[1].name + " vs " + c.groups[0].name : c.groups[0].name;
@@ -215,7 +215,7 @@ std::string report_html(const std::vector<Run>& runs, const Comparison& c, const
   return out + "<script>" + page_script() + "</script>\n</body></html>\n";
 }
 
-std::string curves_svg(const std::vector<Run>& runs, const Comparison& c) {
+std::string curves_svg(const std::vector<History>& runs, const Comparison& c) {
   const Size panel{860, 380};
   std::string content = "<style>" + chart_style() + "</style>";
   int height = 0;
@@ -234,7 +234,7 @@ std::string curves_svg(const std::vector<Run>& runs, const Comparison& c) {
          "\n";
 }
 
-std::string curves_tsv(const std::vector<Run>& runs, const Comparison& c) {
+std::string curves_tsv(const std::vector<History>& runs, const Comparison& c) {
   std::string out = "kind\tgroup\trun\tseed\tstep\ttokens\tseconds\tloss\tlow\thigh\n";
   constexpr int kPoints = 500;
   for (std::size_t g = 0; g < c.groups.size(); ++g) {
@@ -250,7 +250,7 @@ std::string curves_tsv(const std::vector<Run>& runs, const Comparison& c) {
   }
   const std::size_t limit = std::clamp<std::size_t>(100000 / std::max<std::size_t>(1, runs.size()), 50, kMaxBuckets);
   for (const Group& group : c.groups) {
-    for (const Run* run : group.runs) {
+    for (const History* run : group.runs) {
       for (const ValPoint& v : run->vals)
         append_row(out, "val", group.name, run, {v.step, v.tokens, v.seconds, v.loss, kMissing, kMissing});
       const std::size_t width = (run->buckets.size() + limit - 1) / std::max<std::size_t>(1, limit);
@@ -267,8 +267,8 @@ std::string curves_tsv(const std::vector<Run>& runs, const Comparison& c) {
   return out;
 }
 
-Comparison make_report(const std::vector<RunSource>& sources, const std::string& folder, double half_life,
-                       const PageInfo& info, int threads, std::vector<Run>& runs) {
+Comparison make_report(const std::vector<Source>& sources, const std::string& folder, double half_life,
+                       const PageInfo& info, int threads, std::vector<History>& runs) {
   NSA_CHECK(!sources.empty(), "a report needs at least one run");
   runs = read_runs(sources, static_cast<double>(std::time(nullptr)), threads);
   const double h = half_life >= 0 ? half_life : default_half_life(runs);
@@ -282,4 +282,4 @@ Comparison make_report(const std::vector<RunSource>& sources, const std::string&
   return c;
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

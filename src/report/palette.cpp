@@ -6,7 +6,7 @@
 #include <array>
 #include <cmath>
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 constexpr std::array<const char*, kPaletteSize> kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7",
@@ -48,4 +48,4 @@ std::string chart_style() {
   return css + "}";
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

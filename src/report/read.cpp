@@ -14,7 +14,7 @@
 #include "core/check.h"
 #include "report/scan.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 /// Strings as they are, everything else as JSON text; objects are walked, lists are values.
@@ -42,14 +42,14 @@ std::string text_or_empty(const nlohmann::json& node, const char* key) {
 
 }  // namespace
 
-std::string RunInfo::config_value(std::string_view path) const {
+std::string Provenance::config_value(std::string_view path) const {
   for (const auto& [key, value] : config) {
     if (key == path) return value;
   }
   return {};
 }
 
-double RunInfo::planned_steps() const {
+double Provenance::planned_steps() const {
   const double steps = scan_number(config_value("train.steps")), tokens = scan_number(config_value("train.tokens"));
   const double batch = scan_number(config_value("train.batch_tokens"));
   if (steps > 0) return steps;
@@ -113,7 +113,7 @@ void MetricsReader::feed(std::string_view bytes) {
       text = rest_;
     }
     ++line_number_;
-    if (!line(text) && run.broken_lines++ == 0) run.first_broken_line = line_number_;
+    if (!line(text) && records.broken_lines++ == 0) records.first_broken_line = line_number_;
     rest_.clear();
     begin = end + 1;
   }
@@ -121,7 +121,7 @@ void MetricsReader::feed(std::string_view bytes) {
 
 void MetricsReader::expect(std::string_view bytes, double total) {
   const auto lines = static_cast<double>(std::count(bytes.begin(), bytes.end(), '\n'));
-  run.steps.reserve(
+  records.steps.reserve(
       static_cast<std::size_t>(std::min(1e7, 1.05 * (lines + 1) * total / static_cast<double>(bytes.size()))));
 }
 
@@ -130,19 +130,18 @@ void MetricsReader::finish() {
   if (!foreign_) return;
   const auto by_step = [](const auto& a, const auto& b) { return a.step < b.step; };
   // Later lines about the same step win: stable order, then of equals the last is kept.
-  const auto keep_last = [&](auto& records) {
-    if (std::adjacent_find(records.begin(), records.end(),
-                           [](const auto& a, const auto& b) { return a.step >= b.step; }) == records.end())
+  const auto keep_last = [&](auto& list) {
+    if (std::adjacent_find(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.step >= b.step; }) ==
+        list.end())
       return;
-    std::stable_sort(records.begin(), records.end(), by_step);
-    std::reverse(records.begin(), records.end());
-    records.erase(
-        std::unique(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.step == b.step; }),
-        records.end());
-    std::reverse(records.begin(), records.end());
+    std::stable_sort(list.begin(), list.end(), by_step);
+    std::reverse(list.begin(), list.end());
+    list.erase(std::unique(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.step == b.step; }),
+               list.end());
+    std::reverse(list.begin(), list.end());
   };
-  keep_last(run.steps);
-  keep_last(run.vals);
+  keep_last(records.steps);
+  keep_last(records.vals);
 }
 
 bool MetricsReader::line(std::string_view text) {
@@ -180,12 +179,12 @@ bool MetricsReader::json_line(std::string_view line_text) {
       record.layers.push_back(
           {static_cast<float>(numbers[i]), static_cast<float>(numbers[i + 1]), static_cast<float>(numbers[i + 2])});
     }
-    run.gates.push_back(std::move(record));
+    records.gates.push_back(std::move(record));
   } else if (record_type == "checkpoint") {
-    run.checkpoints.push_back({value[step], value[ms], std::string(path_text)});
+    records.checkpoints.push_back({value[step], value[ms], std::string(path_text)});
   } else if (record_type == "sample") {
     const auto sample = nlohmann::json::parse(line_text, nullptr, false);
-    if (sample.is_object()) run.last_sample = text_or_empty(sample, "text");
+    if (sample.is_object()) records.last_sample = text_or_empty(sample, "text");
   } else {
     store(value, record_type);
   }
@@ -195,7 +194,7 @@ bool MetricsReader::json_line(std::string_view line_text) {
 bool MetricsReader::run_line(std::string_view line_text) {
   const auto record = nlohmann::json::parse(line_text, nullptr, false);
   if (!record.is_object()) return false;
-  RunInfo& info = run.info;
+  Provenance& info = records.info;
   info.version = text_or_empty(record, "version");
   info.commit = text_or_empty(record, "commit");
   info.command = text_or_empty(record, "command");
@@ -239,11 +238,11 @@ bool MetricsReader::column_line(std::string_view line_text) {
 
 void MetricsReader::store(const std::array<double, columns>& value, std::string_view record_type) {
   if (record_type == "step") {
-    if (!run.steps.empty() && value[step] <= run.steps.back().step) forget_from(value[step]);
+    if (!records.steps.empty() && value[step] <= records.steps.back().step) forget_from(value[step]);
     store_step(value);
   } else if (record_type == "val") {
-    if (!run.vals.empty() && run.vals.back().step >= value[step])
-      std::erase_if(run.vals, [&](const ValPoint& v) { return v.step >= value[step]; });
+    if (!records.vals.empty() && records.vals.back().step >= value[step])
+      std::erase_if(records.vals, [&](const ValPoint& v) { return v.step >= value[step]; });
     store_val(value, value[loss]);
   } else if (record_type.empty()) {
     foreign_ = true;
@@ -254,23 +253,24 @@ void MetricsReader::store(const std::array<double, columns>& value, std::string_
 }
 
 void MetricsReader::store_step(const std::array<double, columns>& value) {
-  run.steps.push_back({value[step], value[tokens], value[loss], value[grad_norm], value[lr], value[ms], value[seconds],
-                       value[tokens_per_s], value[share_of_peak], value[z_loss], value[z_norm], value[skipped] > 0});
+  records.steps.push_back({value[step], value[tokens], value[loss], value[grad_norm], value[lr], value[ms],
+                           value[seconds], value[tokens_per_s], value[share_of_peak], value[z_loss], value[z_norm],
+                           value[skipped] > 0});
 }
 
 void MetricsReader::store_val(const std::array<double, columns>& value, double loss_value) {
-  const double at = run.steps.empty() ? kMissing : run.steps.back().seconds;
-  run.vals.push_back({value[step], value[tokens], std::isfinite(value[seconds]) ? value[seconds] : at, loss_value,
-                      value[bits_per_byte]});
+  const double at = records.steps.empty() ? kMissing : records.steps.back().seconds;
+  records.vals.push_back({value[step], value[tokens], std::isfinite(value[seconds]) ? value[seconds] : at, loss_value,
+                          value[bits_per_byte]});
 }
 
 /// A resumed run writes steps again: what is there from `first_step` on is void.
 void MetricsReader::forget_from(double first_step) {
-  const auto drop = [&](auto& records) { std::erase_if(records, [&](const auto& r) { return r.step >= first_step; }); };
-  drop(run.steps);
-  drop(run.vals);
-  drop(run.gates);
-  drop(run.checkpoints);
+  const auto drop = [&](auto& list) { std::erase_if(list, [&](const auto& r) { return r.step >= first_step; }); };
+  drop(records.steps);
+  drop(records.vals);
+  drop(records.gates);
+  drop(records.checkpoints);
 }
 
 std::string metrics_path(const std::string& path) {
@@ -295,7 +295,7 @@ char detect_delimiter(std::string_view first_bytes) {
   return ' ';
 }
 
-RawRun read_run(const std::string& path) {
+Records read_run(const std::string& path) {
   const std::string file = metrics_path(path);
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   NSA_CHECK(fd >= 0, "cannot open {}: {}", file, std::strerror(errno));
@@ -321,11 +321,11 @@ RawRun read_run(const std::string& path) {
   }
   ::close(fd);
   reader.finish();
-  NSA_CHECK(!reader.run.steps.empty() || !reader.run.vals.empty() || reader.run.info.launches > 0,
+  NSA_CHECK(!reader.records.steps.empty() || !reader.records.vals.empty() || reader.records.info.launches > 0,
             "{} holds no record of a step: {} lines could not be read, the first is line {}; expected metrics.jsonl, "
             "or columns or JSON lines with a step and a loss",
-            file, reader.run.broken_lines, reader.run.first_broken_line);
-  return std::move(reader.run);
+            file, reader.records.broken_lines, reader.records.first_broken_line);
+  return std::move(reader.records);
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -7,9 +7,10 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/median.h"
 #include "core/parallel.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 /// Mean, least and greatest of the finite values.
@@ -44,20 +45,20 @@ std::string base_name(std::string path) {
   return path;
 }
 
-RunState state_of(const Run& run, const std::string& file, double now) {
+State state_of(const History& run, const std::string& file, double now) {
   const double planned = run.info.planned_steps();
-  if (planned <= 0) return RunState::unknown;
-  if (run.last_step >= planned) return RunState::finished;
+  if (planned <= 0) return State::unknown;
+  if (run.last_step >= planned) return State::finished;
   struct stat info {};
   const double age = ::stat(file.c_str(), &info) == 0 ? now - static_cast<double>(info.st_mtime) : 0;
   const double pause =
       std::isfinite(run.median_ms) ? run.median_ms / 1000 * 20 : 0;  // validation or saving may take many steps' time
-  return age < std::max(120.0, pause) ? RunState::running : RunState::stopped;
+  return age < std::max(120.0, pause) ? State::running : State::stopped;
 }
 
-Run make_run(const RunSource& source, double now) {
-  RawRun raw = read_run(source.path);
-  Run run;
+History make_run(const Source& source, double now) {
+  Records raw = read_run(source.path);
+  History run;
   run.path = source.path;
   run.name = base_name(source.path);
   run.group = source.group;
@@ -92,14 +93,14 @@ Run make_run(const RunSource& source, double now) {
 }
 
 /// x of the last bucket that has one.
-double last_x(const Run& run, XAxis axis) {
+double last_x(const History& run, XAxis axis) {
   for (std::size_t i = run.buckets.size(); i-- > 0;) {
     if (std::isfinite(x_of(run.buckets[i], axis))) return x_of(run.buckets[i], axis);
   }
   return kMissing;
 }
 
-double first_x(const Run& run, XAxis axis) {
+double first_x(const History& run, XAxis axis) {
   for (const Bucket& bucket : run.buckets) {
     if (std::isfinite(x_of(bucket, axis))) return x_of(bucket, axis);
   }
@@ -108,9 +109,9 @@ double first_x(const Run& run, XAxis axis) {
 
 /// `points` places from the last begin to the first end of these runs; one place when they meet in a point, none when
 /// they do not meet.
-std::vector<double> common_grid(const std::vector<const Run*>& runs, XAxis axis, int points) {
+std::vector<double> common_grid(const std::vector<const History*>& runs, XAxis axis, int points) {
   double begin = -INFINITY, end = INFINITY;
-  for (const Run* run : runs) {
+  for (const History* run : runs) {
     begin = std::max(begin, first_x(*run, axis));
     end = std::min(end, last_x(*run, axis));
   }
@@ -125,8 +126,8 @@ std::vector<double> common_grid(const std::vector<const Run*>& runs, XAxis axis,
 
 }  // namespace
 
-std::vector<Run> read_runs(const std::vector<RunSource>& sources, double now, int threads) {
-  std::vector<Run> runs(sources.size());
+std::vector<History> read_runs(const std::vector<Source>& sources, double now, int threads) {
+  std::vector<History> runs(sources.size());
   std::vector<std::string> errors(sources.size());
   parallel_for(threads, static_cast<std::int64_t>(sources.size()), [&](std::int64_t i, int) {
     const auto at = static_cast<std::size_t>(i);
@@ -157,14 +158,14 @@ std::vector<Bucket> thin(const std::vector<StepPoint>& steps, std::size_t limit)
   return out;
 }
 
-double default_half_life(const std::vector<Run>& runs) {
+double default_half_life(const std::vector<History>& runs) {
   double longest = 0;
-  for (const Run& run : runs) longest = std::max(longest, run.last_step);
+  for (const History& run : runs) longest = std::max(longest, run.last_step);
   return std::max(0.5, std::round(longest / 200));
 }
 
-void smooth_runs(std::vector<Run>& runs, double half_life) {
-  for (Run& run : runs) {
+void smooth_runs(std::vector<History>& runs, double half_life) {
+  for (History& run : runs) {
     std::vector<double> at, loss, norm;
     for (const Bucket& bucket : run.buckets) {
       at.push_back(bucket.step);
@@ -198,10 +199,10 @@ std::string without_seed(const std::string& name, std::string* seed) {
   return name.substr(0, end - 1);
 }
 
-std::vector<Group> group_runs(const std::vector<Run>& runs) {
+std::vector<Group> group_runs(const std::vector<History>& runs) {
   std::vector<Group> groups;
   std::vector<std::string> keys;
-  for (const Run& run : runs) {
+  for (const History& run : runs) {
     std::string key = run.group, name = run.group;
     if (key.empty()) {
       name = without_seed(run.name);
@@ -230,9 +231,9 @@ double x_of(const Bucket& bucket, XAxis axis) {
 double x_of(const ValPoint& val, XAxis axis) {
   return axis == XAxis::step ? val.step : axis == XAxis::tokens ? val.tokens : val.seconds;
 }
-bool has_axis(const Run& run, XAxis axis) { return std::isfinite(last_x(run, axis)); }
+bool has_axis(const History& run, XAxis axis) { return std::isfinite(last_x(run, axis)); }
 
-double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::*curve) {
+double smooth_at(const History& run, XAxis axis, double x, std::vector<double> History::*curve) {
   const auto it = std::lower_bound(run.buckets.begin(), run.buckets.end(), x,
                                    [&](const Bucket& b, double at) { return x_of(b, axis) < at; });
   if (it == run.buckets.end()) return kMissing;
@@ -245,15 +246,15 @@ double smooth_at(const Run& run, XAxis axis, double x, std::vector<double> Run::
   return y[i - 1] + (y[i] - y[i - 1]) * (x - left) / (right - left);
 }
 
-BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> Run::*curve) {
+BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> History::*curve) {
   BandCurve out;
-  std::vector<const Run*> runs;
-  for (const Run* run : group.runs) {
+  std::vector<const History*> runs;
+  for (const History* run : group.runs) {
     if (has_axis(*run, axis)) runs.push_back(run);
   }
   for (const double x : common_grid(runs, axis, points)) {
     double sum = 0, low = INFINITY, high = -INFINITY;
-    for (const Run* run : runs) {
+    for (const History* run : runs) {
       const double y = smooth_at(*run, axis, x, curve);
       sum += y;
       low = std::min(low, y);
@@ -267,12 +268,12 @@ BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<dou
   return out;
 }
 
-std::vector<std::pair<const Run*, const Run*>> pairs_by_seed(const Group& a, const Group& b) {
-  std::vector<std::pair<const Run*, const Run*>> pairs;
-  std::vector<const Run*> free = b.runs;
-  for (const Run* run : a.runs) {
+std::vector<std::pair<const History*, const History*>> pairs_by_seed(const Group& a, const Group& b) {
+  std::vector<std::pair<const History*, const History*>> pairs;
+  std::vector<const History*> free = b.runs;
+  for (const History* run : a.runs) {
     const auto partner =
-        std::find_if(free.begin(), free.end(), [&](const Run* other) { return other->seed == run->seed; });
+        std::find_if(free.begin(), free.end(), [&](const History* other) { return other->seed == run->seed; });
     if (partner == free.end()) continue;
     pairs.emplace_back(run, *partner);
     free.erase(partner);
@@ -283,7 +284,7 @@ std::vector<std::pair<const Run*, const Run*>> pairs_by_seed(const Group& a, con
 BandCurve difference_curve(const Group& a, const Group& b, int points) {
   BandCurve curve;
   const auto pairs = pairs_by_seed(a, b);
-  std::vector<const Run*> runs;
+  std::vector<const History*> runs;
   for (const auto& [left, right] : pairs) {
     runs.push_back(left);
     runs.push_back(right);
@@ -306,4 +307,4 @@ BandCurve difference_curve(const Group& a, const Group& b, int points) {
   return curve;
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -6,7 +6,7 @@
 
 #include "core/check.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -123,13 +123,4 @@ std::vector<double> ema(std::span<const double> positions, std::span<const doubl
   return out;
 }
 
-double median(std::vector<double> values) {
-  std::erase_if(values, [](double v) { return !std::isfinite(v); });
-  if (values.empty()) return kNan;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  if (values.size() % 2) return *middle;
-  return (*middle + *std::max_element(values.begin(), middle)) / 2;
-}
-
-}  // namespace nsa
+}  // namespace nsa::report

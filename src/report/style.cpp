@@ -1,6 +1,6 @@
 #include "report/style.h"
 
-namespace nsa {
+namespace nsa::report {
 
 std::string page_style() {
   return R"css(
@@ -108,4 +108,4 @@ cross.setAttribute('d','M'+x+' '+plot[1]+'v'+plot[3]);});});
 )js";
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

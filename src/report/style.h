@@ -3,10 +3,10 @@
 
 #include <string>
 
-namespace nsa {
+namespace nsa::report {
 
 std::string page_style();
 /// Hover values and switches for curves. The page says everything without it.
 std::string page_script();
 
-}  // namespace nsa
+}  // namespace nsa::report

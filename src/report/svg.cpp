@@ -9,7 +9,7 @@
 
 #include "report/palette.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 constexpr double kCharWidth = 6.7;  // widest common sans-serif at 12 px, average over digits and lower case
@@ -372,4 +372,4 @@ std::string svg_element(const std::string& content, Size size, const std::string
       klass, size.width, size.height, escape_html(label), content);
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

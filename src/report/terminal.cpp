@@ -7,7 +7,7 @@
 
 #include "core/text.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 constexpr char kMarks[] = "*+ox#@%=";
@@ -121,4 +121,4 @@ std::string report_text(const Comparison& c, int columns) {
   return out;
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/median.h"
 #include "core/text.h"
 #include "report/terminal.h"
 
-namespace nsa {
+namespace nsa::report {
 namespace {
 
 constexpr std::size_t kRecent = 100;  // steps over which speed and health are judged
@@ -15,12 +16,12 @@ constexpr double kHighZ = 4;
 std::string number(double v, int decimals) { return std::isfinite(v) ? fmt::format("{:.{}f}", v, decimals) : "-"; }
 std::string short_lr(double v) { return std::isfinite(v) ? fmt::format("{:.3g}", v) : "-"; }
 
-std::string progress(const RawRun& run, const std::string& name, double age) {
+std::string progress(const Records& run, const std::string& name, double age) {
   const StepPoint& last = run.steps.back();
   const double planned = run.info.planned_steps();
   std::string out = fmt::format("{}: step {}", name, grouped(static_cast<std::int64_t>(last.step)));
   if (planned > 0)
-    out += fmt::format(" of {} ({:.1f} %)", grouped(static_cast<std::int64_t>(planned)), 100 * last.step / planned);
+    out += fmt::format(" of {} ({})", grouped(static_cast<std::int64_t>(planned)), percent(last.step / planned));
   std::vector<double> ms;
   for (std::size_t i = run.steps.size() - std::min(kRecent, run.steps.size()); i < run.steps.size(); ++i)
     ms.push_back(run.steps[i].ms);
@@ -43,7 +44,7 @@ std::string progress(const RawRun& run, const std::string& name, double age) {
   return out + "\n";
 }
 
-std::string health(const RawRun& run) {
+std::string health(const Records& run) {
   std::int64_t skipped = 0, non_finite = 0, high = 0;
   double last_skipped = 0, worst = 0;
   const std::size_t recent = run.steps.size() - std::min(kRecent, run.steps.size());
@@ -76,7 +77,7 @@ std::string health(const RawRun& run) {
 
 }  // namespace
 
-std::string watch_text(const RawRun& run, const std::string& name, double age, int columns) {
+std::string watch_text(const Records& run, const std::string& name, double age, int columns) {
   if (run.steps.empty()) return fmt::format("{}: no step yet\n", name);
   std::string out = progress(run, name, age) + "\n";
 
@@ -102,10 +103,10 @@ std::string watch_text(const RawRun& run, const std::string& name, double age, i
     table.rows.push_back({fmt::format("{:.0f}", s.step), number(s.loss, 4), number(s.grad_norm, 3), short_lr(s.lr),
                           number(s.ms, s.ms < 100 ? 1 : 0),
                           std::isfinite(s.tokens_per_s) ? human_count(std::round(s.tokens_per_s)) : "-",
-                          std::isfinite(s.share_of_peak) ? fmt::format("{:.0f} %", 100 * s.share_of_peak) : "-",
-                          number(s.z_loss, 1), number(s.z_norm, 1), s.skipped ? "skipped" : ""});
+                          std::isfinite(s.share_of_peak) ? percent(s.share_of_peak, 0) : "-", number(s.z_loss, 1),
+                          number(s.z_norm, 1), s.skipped ? "skipped" : ""});
   }
   return out + to_text(table) + health(run);
 }
 
-}  // namespace nsa
+}  // namespace nsa::report

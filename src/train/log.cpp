@@ -41,8 +41,7 @@ Table parameter_table(const std::vector<ParameterRow>& parameters) {
   Table table{"parameters", {"", "tensors", "elements", "share"}, {}};
   const auto row = [&](const std::string& part, std::int64_t t, std::int64_t n) {
     table.rows.push_back(
-        {part, grouped(t), grouped(n),
-         fmt::format("{:.1f} %", 100 * share_of(static_cast<double>(n), static_cast<double>(elements)))});
+        {part, grouped(t), grouped(n), percent(share_of(static_cast<double>(n), static_cast<double>(elements)))});
   };
   for (const ParameterRow& p : parameters) row(p.part, p.tensors, p.elements);
   row("total", tensors, elements);
@@ -142,7 +141,7 @@ std::string RunLog::Impl::line(const StepRecord& r, const Speed& speed) {
   std::string out =
       fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tok/s", r.step, total.size(),
                   total, r.loss, r.grad_norm, r.lr, r.ms, human_count(std::round(speed.tokens_per_s)));
-  if (speed.share_of_peak) out += fmt::format("  {:.0f} % of peak", 100 * *speed.share_of_peak);
+  if (speed.share_of_peak) out += "  " + percent(*speed.share_of_peak, 0) + " of peak";
   out += "  ETA " + human_duration(eta(r));
   if (!r.skipped.empty()) out += fmt::format("  SKIPPED ({})", r.skipped);
   return out;

@@ -23,6 +23,8 @@ TEST_CASE("counts, sizes and durations at the edges of their units") {
   CHECK(human_duration(7387) == "2:03:07");
   CHECK(human_duration(3 * 86400 + 2 * 3600 + 180) == "3d 02:03");
   CHECK(human_duration(std::numeric_limits<double>::infinity()) == "?");
+  CHECK(percent(0.6349) == "63.5 %");
+  CHECK(percent(1, 0) == "100 %");
   CHECK(grouped(0) == "0");
   CHECK(grouped(123) == "123");
   CHECK(grouped(-1234567) == "-1,234,567");

@@ -11,6 +11,7 @@
 #include "report/terminal.h"
 
 using namespace nsa;
+using namespace nsa::report;
 namespace fs = std::filesystem;
 
 namespace {
@@ -25,8 +26,8 @@ struct Folder {
   }
 };
 
-std::vector<RunSource> sources(const std::vector<std::string>& paths) {
-  std::vector<RunSource> out;
+std::vector<Source> sources(const std::vector<std::string>& paths) {
+  std::vector<Source> out;
   for (const std::string& path : paths) out.push_back({path, "", ""});
   return out;
 }
@@ -46,7 +47,7 @@ TEST_CASE("pages to look at", "[.page]") {
   const char* dir = std::getenv("NSA_PAGE_DIR");
   REQUIRE(dir != nullptr);
   const std::string out = dir;
-  std::vector<Run> runs;
+  std::vector<History> runs;
   const auto paths = test::write_comparison(out + "/runs");
   const Comparison c = make_report(sources(paths), out + "/comparison", -1, kInfo, 2, runs);
   write_file_atomic(out + "/comparison/term.txt", report_text(c, 100));
@@ -75,7 +76,7 @@ TEST_CASE("pages to look at", "[.page]") {
 
 TEST_CASE("a comparison of two configurations with three seeds") {
   Folder folder;
-  std::vector<Run> runs;
+  std::vector<History> runs;
   const Comparison c =
       make_report(sources(test::write_comparison(folder.path + "/runs")), folder.path + "/out", -1, kInfo, 2, runs);
   REQUIRE(c.groups.size() == 2);
@@ -111,13 +112,13 @@ TEST_CASE("the awkward runs: one point, growing and cut, nothing but NaN, no los
   const std::string nans = folder.path + "/nans.tsv", text = folder.path + "/<b>&.tsv";
   write_file_atomic(nans, "step\tloss\n1\tnan\n2\tnan\n");
   write_file_atomic(text, "1\t2.5\n2\t2.25\n");
-  std::vector<Run> runs;
+  std::vector<History> runs;
   const std::vector<std::string> all{test::write_run(folder.path, one), test::write_run(folder.path, growing),
                                      test::write_run(folder.path, whole), nans, text};
   const Comparison c = make_report(sources(all), folder.path + "/out", -1, kInfo, 2, runs);
-  CHECK(runs[0].state == RunState::running);
+  CHECK(runs[0].state == State::running);
   CHECK(runs[1].last_step == 699);
-  CHECK(runs[2].state == RunState::finished);
+  CHECK(runs[2].state == State::finished);
   CHECK(runs[3].non_finite == 2);
   const std::string page = read_file(folder.path + "/out/report.html");
   CHECK(page.find("<b>&") == std::string::npos);
@@ -137,7 +138,7 @@ TEST_CASE("one seed: noise unknown; differences in more than attention are named
   Folder folder;
   test::Synthetic a{"full-seed1", "full"}, b{"nsa-seed1", "nsa"};
   b.lr = 1e-3;
-  std::vector<Run> runs;
+  std::vector<History> runs;
   const Comparison c =
       make_report(sources({test::write_run(folder.path, a), test::write_run(folder.path, b)}), "", -1, kInfo, 1, runs);
   CHECK(verdicts(c).at(0).find("noise unknown") != std::string::npos);
@@ -157,7 +158,7 @@ TEST_CASE("two hundred runs make a small page") {
     paths.push_back(fmt::format("{}/run_{}.tsv", folder.path, i));
     write_file_atomic(paths.back(), text);
   }
-  std::vector<Run> runs;
+  std::vector<History> runs;
   make_report(sources(paths), folder.path + "/out", -1, kInfo, 2, runs);
   CHECK(fs::file_size(folder.path + "/out/report.html") < 5'000'000);
   CHECK(occurrences(read_file(folder.path + "/out/report.html"), "class=\"line ") == 2 * (200 + 199));
@@ -166,7 +167,7 @@ TEST_CASE("two hundred runs make a small page") {
 TEST_CASE("the numbers do not depend on the number of threads") {
   Folder folder;
   const auto paths = test::write_comparison(folder.path + "/runs");
-  std::vector<Run> runs;
+  std::vector<History> runs;
   make_report(sources(paths), folder.path + "/1", -1, kInfo, 1, runs);
   make_report(sources(paths), folder.path + "/2", -1, kInfo, 2, runs);
   CHECK(read_file(folder.path + "/1/report.html") == read_file(folder.path + "/2/report.html"));

@@ -12,14 +12,15 @@
 #include "report/synthetic.h"
 
 using namespace nsa;
+using namespace nsa::report;
 
 namespace {
 
-RawRun read_text(const std::string& text, char delimiter = 0) {
+Records read_text(const std::string& text, char delimiter = 0) {
   MetricsReader reader(delimiter);
   reader.feed(text);
   reader.finish();
-  return reader.run;
+  return reader.records;
 }
 
 /// The sentence of the error, "" when there is none.
@@ -55,20 +56,20 @@ TEST_CASE("numbers are read as strtod reads them") {
 }
 
 TEST_CASE("records of metrics.jsonl") {
-  const RawRun run = read_text(R"({"type":"run","version":"0.1","command":"nsa train \"a\".json",)"
-                               R"("config":{"train":{"tokens":1000,"batch_tokens":300,"seed":7},)"
-                               R"("data":{"val":["a","b"]}},"parameters":12,"resumed_from":0})"
-                               "\n" +
-                               kStep1 +
-                               R"({"type":"val","step":1,"tokens":9,"loss":3.75,"bits_per_byte":1.5})"
-                               "\n"
-                               R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})"
-                               "\n"
-                               R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})"
-                               "\n"
-                               R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})"
-                               "\n" +
-                               kStep2);
+  const Records run = read_text(R"({"type":"run","version":"0.1","command":"nsa train \"a\".json",)"
+                                R"("config":{"train":{"tokens":1000,"batch_tokens":300,"seed":7},)"
+                                R"("data":{"val":["a","b"]}},"parameters":12,"resumed_from":0})"
+                                "\n" +
+                                kStep1 +
+                                R"({"type":"val","step":1,"tokens":9,"loss":3.75,"bits_per_byte":1.5})"
+                                "\n"
+                                R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})"
+                                "\n"
+                                R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})"
+                                "\n"
+                                R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})"
+                                "\n" +
+                                kStep2);
   CHECK(run.info.config_value("train.seed") == "7");
   CHECK(run.info.config_value("data.val") == "[\"a\",\"b\"]");
   CHECK(run.info.command == "nsa train \"a\".json");
@@ -94,7 +95,7 @@ TEST_CASE("a file cut at any byte gives its complete lines") {
   s.val_every = 5;
   const std::string text = test::metrics_text(s);
   for (std::size_t cut = 0; cut <= text.size(); ++cut) {
-    const RawRun run = read_text(text.substr(0, cut));
+    const Records run = read_text(text.substr(0, cut));
     const std::string whole = text.substr(
         0, text.rfind('\n', cut ? cut - 1 : 0) == std::string::npos ? 0 : text.rfind('\n', cut ? cut - 1 : 0) + 1);
     REQUIRE(run.broken_lines == 0);
@@ -113,41 +114,41 @@ TEST_CASE("pieces of any size read like the whole") {
     MetricsReader reader;
     for (std::size_t i = 0; i < text.size(); i += piece) reader.feed(std::string_view(text).substr(i, piece));
     reader.finish();
-    REQUIRE(reader.run.steps.size() == 50);
-    CHECK(reader.run.steps[49].loss == read_text(text).steps[49].loss);
-    CHECK(reader.run.broken_lines == 0);
+    REQUIRE(reader.records.steps.size() == 50);
+    CHECK(reader.records.steps[49].loss == read_text(text).steps[49].loss);
+    CHECK(reader.records.broken_lines == 0);
   }
 }
 
 TEST_CASE("steps written again after a resume replace the old ones") {
-  const RawRun run = read_text(kStep1 + kStep2 +
-                               R"({"type":"val","step":2,"loss":9})"
-                               "\n"
-                               R"({"type":"step","step":3,"loss":99})"
-                               "\n"
-                               R"({"type":"run","resumed_from":1})"
-                               "\n"
-                               R"({"type":"step","step":2,"loss":3.0})"
-                               "\n");
+  const Records run = read_text(kStep1 + kStep2 +
+                                R"({"type":"val","step":2,"loss":9})"
+                                "\n"
+                                R"({"type":"step","step":3,"loss":99})"
+                                "\n"
+                                R"({"type":"run","resumed_from":1})"
+                                "\n"
+                                R"({"type":"step","step":2,"loss":3.0})"
+                                "\n");
   REQUIRE(run.steps.size() == 2);
   CHECK(run.steps[1].loss == 3.0);
   CHECK(run.vals.empty());
   CHECK(run.info.launches == 1);
-  const RawRun unannounced = read_text(kStep1 + kStep2 +
-                                       R"({"type":"step","step":2,"loss":3.0})"
-                                       "\n");
+  const Records unannounced = read_text(kStep1 + kStep2 +
+                                        R"({"type":"step","step":2,"loss":3.0})"
+                                        "\n");
   REQUIRE(unannounced.steps.size() == 2);
   CHECK(unannounced.steps[1].loss == 3.0);
 }
 
 TEST_CASE("null is NaN, skipped is seen, broken lines are counted and passed over") {
-  const RawRun run = read_text(kStep1 + "{\"type\":\"step\",\"st\n" + "garbage\n\n" +
-                               R"({"type":"step","step":2,"loss":null,"skipped":true})"
-                               "\r\n" +
-                               R"({"type":"step","step":3,"loss":NaN})"
-                               "\n" +
-                               R"({"type":"future","step":3,"x":{"y":[1]}})"
-                               "\n");
+  const Records run = read_text(kStep1 + "{\"type\":\"step\",\"st\n" + "garbage\n\n" +
+                                R"({"type":"step","step":2,"loss":null,"skipped":true})"
+                                "\r\n" +
+                                R"({"type":"step","step":3,"loss":NaN})"
+                                "\n" +
+                                R"({"type":"future","step":3,"x":{"y":[1]}})"
+                                "\n");
   REQUIRE(run.steps.size() == 3);
   CHECK(std::isnan(run.steps[1].loss));
   CHECK(run.steps[1].skipped);
@@ -161,20 +162,20 @@ TEST_CASE("step,loss files of other programs") {
   CHECK(detect_delimiter("step\tloss\n1,2") == '\t');
   CHECK(detect_delimiter("step, loss") == ',');
   CHECK(detect_delimiter("1 2.5\n") == ' ');
-  const RawRun tsv = read_text("step\tloss\n10\t3.5\n20\tnan\n30\t2.5", '\t');
+  const Records tsv = read_text("step\tloss\n10\t3.5\n20\tnan\n30\t2.5", '\t');
   REQUIRE(tsv.steps.size() == 3);
   CHECK(tsv.steps[2].loss == 2.5);
   CHECK(std::isnan(tsv.steps[1].loss));
-  const RawRun csv =
+  const Records csv =
       read_text("\"iter\", \"time\", \"train_loss\", \"val_loss\"\n1, 0.5, 3.5,\n2, 1.0, 3.0, 3.25\n", ',');
   REQUIRE(csv.steps.size() == 2);
   CHECK(csv.steps[1].seconds == 1.0);
   REQUIRE(csv.vals.size() == 1);
   CHECK(csv.vals[0].loss == 3.25);
-  const RawRun bare = read_text("# a comment of the other program\n1   4.0\n 2 3.0\n", ' ');
+  const Records bare = read_text("# a comment of the other program\n1   4.0\n 2 3.0\n", ' ');
   REQUIRE(bare.steps.size() == 2);
   CHECK(bare.steps[1].loss == 3.0);
-  const RawRun json = read_text(
+  const Records json = read_text(
       "{\"global_step\": 5, \"train/loss\": 2.0}\n{\"global_step\": 3, \"train/loss\": 2.5}\n{\"global_step\": 5, "
       "\"train/loss\": 1.5}\n{\"global_step\": 5, "
       "\"val/loss\": 1.75}\n");

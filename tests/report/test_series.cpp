@@ -6,6 +6,7 @@
 #include "report/synthetic.h"
 
 using namespace nsa;
+using namespace nsa::report;
 
 namespace {
 
@@ -23,8 +24,8 @@ std::vector<StepPoint> records(int n, double offset = 0) {
   return out;
 }
 
-Run make(const std::string& name, const std::string& seed, int n, double offset) {
-  Run run;
+History make(const std::string& name, const std::string& seed, int n, double offset) {
+  History run;
   run.name = name;
   run.seed = seed;
   run.buckets = thin(records(n, offset), kMaxBuckets);
@@ -73,7 +74,7 @@ TEST_CASE("names lose their seed, and nothing else") {
 }
 
 TEST_CASE("groups are configurations: seeds, names of logs and threads do not count, everything else does") {
-  std::vector<Run> runs(4);
+  std::vector<History> runs(4);
   runs[0].name = "a-seed1";
   runs[0].info.config = {{"model.x", "1"}, {"train.seed", "1"}, {"log.name", "q"}, {"threads", "1"}};
   runs[1].name = "a-seed2";
@@ -89,8 +90,8 @@ TEST_CASE("groups are configurations: seeds, names of logs and threads do not co
 }
 
 TEST_CASE("means, ranges and paired differences over seeds") {
-  std::vector<Run> runs{make("a-s1", "1", 100, 0), make("a-s2", "2", 120, 0.2), make("b-s2", "2", 100, 0.3),
-                        make("b-s1", "1", 100, 0.1), make("b-s9", "9", 100, 5)};
+  std::vector<History> runs{make("a-s1", "1", 100, 0), make("a-s2", "2", 120, 0.2), make("b-s2", "2", 100, 0.3),
+                            make("b-s1", "1", 100, 0.1), make("b-s9", "9", 100, 5)};
   smooth_runs(runs, 0);
   const auto groups = group_runs(runs);
   REQUIRE(groups.size() == 2);
@@ -112,8 +113,8 @@ TEST_CASE("means, ranges and paired differences over seeds") {
 }
 
 TEST_CASE("the band of a difference is the t interval of the pairs") {
-  std::vector<Run> runs{make("a-s1", "1", 5, 1.702), make("a-s2", "2", 5, 1.731), make("a-s3", "3", 5, 1.690),
-                        make("b-s1", "1", 5, 1.688), make("b-s2", "2", 5, 1.709), make("b-s3", "3", 5, 1.684)};
+  std::vector<History> runs{make("a-s1", "1", 5, 1.702), make("a-s2", "2", 5, 1.731), make("a-s3", "3", 5, 1.690),
+                            make("b-s1", "1", 5, 1.688), make("b-s2", "2", 5, 1.709), make("b-s3", "3", 5, 1.684)};
   smooth_runs(runs, 0);
   const auto groups = group_runs(runs);
   const BandCurve d = difference_curve(groups[0], groups[1], 10);

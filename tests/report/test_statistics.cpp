@@ -6,8 +6,10 @@
 #include <limits>
 
 #include "catch.h"
+#include "core/median.h"
 
 using namespace nsa;
+using namespace nsa::report;
 
 namespace {
 const double kNan = std::numeric_limits<double>::quiet_NaN();

@@ -9,6 +9,7 @@
 #include "report/palette.h"
 
 using namespace nsa;
+using namespace nsa::report;
 
 namespace {
 
@@ -68,6 +69,7 @@ TEST_CASE("ticks are round and share a unit") {
 TEST_CASE("numbers as people read them") {
   CHECK(format_value(-1.23456, Unit::loss) == "\u22121.2346");
   CHECK(format_signed(0.5, Unit::loss, 2) == "+0.50");
+  CHECK(format_signed(-0.01234, Unit::share) == "\u22121.23 %");
   CHECK(format_value(12345, Unit::whole) == "12,345");
   CHECK(format_value(9.8e6, Unit::flops) == "9.80 MFLOP");
   CHECK(format_value(41.26, Unit::milliseconds) == "41.3 ms");
