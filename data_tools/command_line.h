@@ -11,7 +11,7 @@
 #include "core/program.h"
 #include "data/corpus.h"
 
-namespace nsa {
+namespace nsa::data {
 
 /// Reads the command line, then runs `body` (which returns the exit code). --help: prints and returns 0; a wrong
 /// command line: 2.
@@ -61,4 +61,4 @@ struct CorpusArguments {
   }
 };
 
-}  // namespace nsa
+}  // namespace nsa::data

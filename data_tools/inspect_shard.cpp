@@ -10,7 +10,7 @@
 #include "data/shard.h"
 #include "data/tokenizer.h"
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 constexpr std::int64_t kBlock = 1 << 16;  // tokens read at once
@@ -177,10 +177,10 @@ int inspect(const Options& options) {
 }
 
 }  // namespace
-}  // namespace nsa
+}  // namespace nsa::data
 
 int main(int argc, char** argv) {
-  nsa::Options options;
+  nsa::data::Options options;
   CLI::App app(
       "A look into token shards (llm.c uint16 and uint32, headerless uint16, BIN.TOK); exit 1 when one is bad");
   app.add_option("shards", options.shards, "shards or globs of shards")->required();
@@ -198,5 +198,5 @@ int main(int argc, char** argv) {
   app.add_option("--count", options.count, "how many tokens to show there")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  return nsa::run_tool(app, argc, argv, [&] { return nsa::inspect(options); });
+  return nsa::data::run_tool(app, argc, argv, [&] { return nsa::data::inspect(options); });
 }

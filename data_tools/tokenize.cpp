@@ -15,11 +15,11 @@
 #include "core/parallel.h"
 #include "core/rng.h"
 #include "core/text.h"
-#include "data/shard.h"
+#include "data/shard_writer.h"
 #include "data/tokenizer.h"
 #include "core/signals.h"
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 constexpr std::size_t kBatchBytesPerThread = 4 << 20;
@@ -259,10 +259,10 @@ int tokenize(const Options& options) {
 }
 
 }  // namespace
-}  // namespace nsa
+}  // namespace nsa::data
 
 int main(int argc, char** argv) {
-  nsa::Options options;
+  nsa::data::Options options;
   CLI::App app(
       "Text into token shards: PREFIX_train_000000.bin, ... (and PREFIX_val_000000.bin, ...), each with a side-car "
       ".json");
@@ -280,5 +280,5 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads, "0: all cores; the shards do not depend on it")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  return nsa::run_tool(app, argc, argv, [&] { return nsa::tokenize(options); });
+  return nsa::data::run_tool(app, argc, argv, [&] { return nsa::data::tokenize(options); });
 }

@@ -15,7 +15,7 @@
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 // The trainer counts positions within a word in 16 bits and stops the program beyond; a stretch is never longer than
@@ -224,10 +224,10 @@ int train(const Options& options) {
 }
 
 }  // namespace
-}  // namespace nsa
+}  // namespace nsa::data
 
 int main(int argc, char** argv) {
-  nsa::Options options;
+  nsa::data::Options options;
   CLI::App app("Trains a tokenizer (sentencepiece BPE with byte fallback, lossless) on text");
   options.corpus.add_to(app);
   app.add_option("--out", options.out, "the .model file to write")->required();
@@ -244,5 +244,5 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--split-digits", options.split_digits, "every digit is a token of its own");
   app.add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();
-  return nsa::run_tool(app, argc, argv, [&] { return nsa::train(options); });
+  return nsa::data::run_tool(app, argc, argv, [&] { return nsa::data::train(options); });
 }

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-namespace nsa {
+namespace nsa::data {
 
 enum class TextFormat {
   automatic,
@@ -86,4 +86,4 @@ class Corpus {
   bool document_open_ = false;      // a piece of this document was handed out
 };
 
-}  // namespace nsa
+}  // namespace nsa::data

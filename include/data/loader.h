@@ -15,7 +15,7 @@
 
 #include "data/shard.h"
 
-namespace nsa {
+namespace nsa::data {
 
 /// A bijection of [0, n) that needs no memory: a Feistel network over the next power of four, cycle-walking.
 class Permutation {
@@ -93,4 +93,4 @@ class Loader {
   std::thread thread_;
 };
 
-}  // namespace nsa
+}  // namespace nsa::data

@@ -15,9 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "core/file.h"
-
-namespace nsa {
+namespace nsa::data {
 
 /// What the side-car file says. Of a BIN.TOK shard without one, vocab_size and tokens are known from its header.
 struct ShardInfo {
@@ -65,48 +63,7 @@ class Shard {
   std::optional<ShardInfo> info_;
 };
 
-/// Writes shards PREFIX_000000.bin, ... of at most `max_tokens` each with their side-cars; uint16 when vocab_size <=
-/// 65536, else uint32. Everything is written under temporary names; finish() renames all, so that a run that fails or
-/// is interrupted leaves nothing. A document may span shards: it is counted in the shard that holds its eot, and its
-/// bytes where they are. Every error names the path and the reason.
-class ShardWriter {
- public:
-  /// Throws when the folder cannot be written or shards of this prefix exist already.
-  ShardWriter(std::string prefix, ShardInfo info, std::int64_t max_tokens);
-  ~ShardWriter();  // removes what was not finished
-  ShardWriter(const ShardWriter&) = delete;
-  ShardWriter& operator=(const ShardWriter&) = delete;
-
-  void document(const std::vector<std::int32_t>& tokens,
-                std::int64_t text_bytes);  ///< the whole of one: append, then end_document
-  void append(const std::vector<std::int32_t>& tokens, std::int64_t text_bytes);  ///< a part of one
-  void end_document();                                                            ///< adds eot
-  void finish();
-  std::int64_t tokens() const { return total_.tokens; }
-  std::int64_t documents() const { return total_.documents; }
-  std::int64_t text_bytes() const { return total_.text_bytes; }
-  const std::vector<std::string>& files() const { return files_; }  ///< final names of the shards
-
- private:
-  void put(const std::int32_t* tokens, std::size_t n);
-  void make_room();
-  void open_shard();
-  void close_shard();
-  void write_buffer();
-  void write_header() const;
-
-  std::string prefix_;
-  ShardInfo info_;  // tokenizer, hash, vocabulary and eot of every shard
-  std::int64_t max_tokens_;
-  int width_;
-  ShardInfo total_, current_;  // counts
-  std::vector<std::string> files_;
-  std::vector<ShardInfo> infos_;       // of closed shards
-  std::vector<unsigned char> buffer_;  // not yet written
-  std::optional<OutputFile> file_;     // the shard being written
-};
-
 /// Files matching the globs, sorted within a glob, duplicates dropped. Throws naming the glob that matches nothing.
 std::vector<std::string> expand_globs(const std::vector<std::string>& globs);
 
-}  // namespace nsa
+}  // namespace nsa::data

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-namespace nsa {
+namespace nsa::data {
 
 /// Name of the piece that separates documents in models made by train_tokenizer; its type is "control", so no text can
 /// produce it.
@@ -59,4 +59,4 @@ class StreamDecoder {
   std::string unfinished_;
 };
 
-}  // namespace nsa
+}  // namespace nsa::data

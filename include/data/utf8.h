@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string_view>
 
-namespace nsa {
+namespace nsa::data {
 
 /// Length of the longest valid prefix that ends on a character: text.size() when all of it is valid.
 std::size_t utf8_valid_prefix(std::string_view text);
@@ -15,4 +15,4 @@ std::size_t utf8_unfinished_tail(std::string_view text);
 /// 10xxxxxx: inside a character.
 constexpr bool utf8_is_continuation(unsigned char byte) { return (byte & 0xC0) == 0x80; }
 
-}  // namespace nsa
+}  // namespace nsa::data

@@ -26,7 +26,7 @@ std::int32_t draw(const float* logits, std::int64_t vocab, const GenerateOptions
 
 /// The continuation of `prompt` (empty: the start of a document). Sees the last max_T tokens. `stream`, if given, gets
 /// the text piece by piece.
-std::string generate(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, const std::string& prompt,
+std::string generate(Device& dev, const Gpt& gpt, const data::Tokenizer& tokenizer, const std::string& prompt,
                      std::int64_t max_T, const GenerateOptions& options,
                      const std::function<void(std::string_view)>& stream = {});
 

@@ -11,7 +11,8 @@
 namespace nsa {
 
 /// Text for eval.sample_every (eval/ provides it; train/ does not know how to generate).
-using Sampler = std::function<std::string(Device&, const Gpt&, const Tokenizer&, const Config&, std::int64_t step)>;
+using Sampler =
+    std::function<std::string(Device&, const Gpt&, const data::Tokenizer&, const Config&, std::int64_t step)>;
 
 struct RunOptions {
   std::string command;          ///< the command line, for metrics.jsonl

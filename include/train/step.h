@@ -32,11 +32,11 @@ struct StepResult {
 
 /// Forward and backward over batch_tokens, clip, AdamW; advances `state` (step, tokens, position, optimizer_steps,
 /// skipped...). A non-finite loss or norm never reaches the optimizer. `look` sees the blocks of the last micro-batch.
-StepResult train_step(Device& dev, Gpt& gpt, Loader& loader, const Config& config, const BatchBuffers& batch,
+StepResult train_step(Device& dev, Gpt& gpt, data::Loader& loader, const Config& config, const BatchBuffers& batch,
                       OutlierWindow& losses, OutlierWindow& norms, TrainState& state, const LookAtBlock& look = {});
 
 /// Mean loss over `micro_batches` micro-batches (0: all) of `data`, in order; nats per token.
-double validate(Device& dev, const Gpt& gpt, const TokenData& data, std::int64_t micro_batches,
+double validate(Device& dev, const Gpt& gpt, const data::TokenData& data, std::int64_t micro_batches,
                 const BatchBuffers& batch);
 
 }  // namespace nsa

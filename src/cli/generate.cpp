@@ -35,7 +35,7 @@ Exit generate(CLI::App& app, int argc, char** argv) {
   const std::string spec = tokenizer_path.empty() ? config.data.tokenizer : tokenizer_path;
   NSA_CHECK(!spec.empty(),
             "{}: its config names no data.tokenizer; give --tokenizer bytes or the path of a sentencepiece model", run);
-  const Tokenizer tokenizer = Tokenizer::open(spec);
+  const data::Tokenizer tokenizer = data::Tokenizer::open(spec);
 
   const std::int64_t max_T = config.data.sequence_length;
   const MemoryPlan plan = plan_generation(config.model, max_T, cpu_threads(config));

@@ -10,7 +10,8 @@ namespace nsa::cli {
 
 namespace {
 
-std::string sample(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, const Config& config, std::int64_t step) {
+std::string sample(Device& dev, const Gpt& gpt, const data::Tokenizer& tokenizer, const Config& config,
+                   std::int64_t step) {
   GenerateOptions options;
   options.tokens = config.eval.sample_tokens;
   options.temperature = config.eval.sample_temperature;

@@ -15,7 +15,7 @@
 
 #include "core/check.h"
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 enum class Packing { none, gzip, zstd };
@@ -160,4 +160,4 @@ std::size_t ByteStream::read(char* out, std::size_t n) {
 
 std::int64_t ByteStream::position() const { return impl_->consumed; }
 
-}  // namespace nsa
+}  // namespace nsa::data

@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-namespace nsa {
+namespace nsa::data {
 
 class ByteStream {
  public:
@@ -24,4 +24,4 @@ class ByteStream {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace nsa
+}  // namespace nsa::data

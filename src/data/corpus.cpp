@@ -11,7 +11,7 @@
 #include "data/shard.h"
 #include "data/utf8.h"
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 namespace fs = std::filesystem;
@@ -275,4 +275,4 @@ bool Corpus::next_text(CorpusPiece& piece) {
   return true;
 }
 
-}  // namespace nsa
+}  // namespace nsa::data

@@ -10,7 +10,7 @@
 #include "core/check.h"
 #include "core/rng.h"
 
-namespace nsa {
+namespace nsa::data {
 
 Permutation::Permutation(std::int64_t n, std::uint64_t key) : n_(n), key_(key), half_bits_(1) {
   NSA_CHECK(n >= 1 && n <= std::int64_t{1} << 60, "permutation: of {} elements", n);
@@ -200,4 +200,4 @@ void Loader::work() {
   }
 }
 
-}  // namespace nsa
+}  // namespace nsa::data

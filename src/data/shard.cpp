@@ -20,7 +20,7 @@
 #include "core/check.h"
 #include "core/file.h"
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 constexpr std::size_t kHeaderBytes = 1024;  // 256 int32, in every layout that has a header
@@ -251,4 +251,4 @@ std::vector<std::string> expand_globs(const std::vector<std::string>& globs) {
   return files;
 }
 
-}  // namespace nsa
+}  // namespace nsa::data

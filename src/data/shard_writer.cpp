@@ -1,3 +1,5 @@
+#include "data/shard_writer.h"
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -11,9 +13,8 @@
 #include <utility>
 
 #include "core/check.h"
-#include "data/shard.h"
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 constexpr std::size_t kBufferBytes = 1 << 22;
@@ -163,4 +164,4 @@ void ShardWriter::finish() {
   sync_folder(folder.empty() ? "." : folder);
 }
 
-}  // namespace nsa
+}  // namespace nsa::data

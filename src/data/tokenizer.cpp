@@ -14,7 +14,7 @@
 #include "core/file.h"
 #include "data/utf8.h"
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581: how sentencepiece writes a space inside a piece
@@ -263,4 +263,4 @@ std::string StreamDecoder::push(std::int32_t token) {
 
 std::string StreamDecoder::finish() { return std::exchange(unfinished_, {}); }
 
-}  // namespace nsa
+}  // namespace nsa::data

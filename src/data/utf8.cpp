@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace nsa {
+namespace nsa::data {
 namespace {
 
 /// Bytes of the character that `lead` opens; 0 when it cannot open one.
@@ -70,4 +70,4 @@ std::size_t utf8_unfinished_tail(std::string_view text) {
   return 0;
 }
 
-}  // namespace nsa
+}  // namespace nsa::data

@@ -37,7 +37,7 @@ std::int32_t draw(const float* logits, std::int64_t vocab, const GenerateOptions
   return order[kept - 1];
 }
 
-std::string generate(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, const std::string& prompt,
+std::string generate(Device& dev, const Gpt& gpt, const data::Tokenizer& tokenizer, const std::string& prompt,
                      std::int64_t max_T, const GenerateOptions& options,
                      const std::function<void(std::string_view)>& stream) {
   ArenaScope scope(dev.work);
@@ -46,7 +46,7 @@ std::string generate(Device& dev, const Gpt& gpt, const Tokenizer& tokenizer, co
   std::vector<std::int32_t> tokens = tokenizer.encode(prompt);
   tokens.insert(tokens.begin(), tokenizer.eot());  // a document starts after an end of text
   std::vector<std::int32_t> context;
-  StreamDecoder decoder(tokenizer);
+  data::StreamDecoder decoder(tokenizer);
   std::string text;
   const auto say = [&](const std::string& piece) {
     text += piece;

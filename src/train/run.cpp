@@ -34,7 +34,7 @@ RunLogOptions log_options(const Config& config, const RunOptions& options) {
   return {run_dir(config), config.total_steps(), config.log.every, config.log.tensorboard, options.console};
 }
 
-DataRow data_row(const char* split, const TokenData& data) {
+DataRow data_row(const char* split, const data::TokenData& data) {
   return {split,
           static_cast<std::int64_t>(data.shards().size()),
           data.tokens(),
@@ -78,9 +78,9 @@ class Run {
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   Config config_;
   RunOptions options_;
-  TokenData train_data_;  // data before the folder: a mistake in the paths leaves nothing behind
-  std::optional<TokenData> val_data_;
-  std::optional<Tokenizer> tokenizer_;
+  data::TokenData train_data_;  // data before the folder: a mistake in the paths leaves nothing behind
+  std::optional<data::TokenData> val_data_;
+  std::optional<data::Tokenizer> tokenizer_;
   std::string dir_;
   RunLock lock_;
   StopSignals signals_;
@@ -89,7 +89,7 @@ class Run {
   MemoryPlan plan_;
   Gpt gpt_;
   BatchBuffers batch_;
-  Loader loader_;
+  data::Loader loader_;
   TrainState state_;
   OutlierWindow losses_, norms_;
   std::int64_t resumed_from_ = 0, saved_step_ = -1;
@@ -107,14 +107,14 @@ std::string prepared_dir(const Config& config, const RunOptions& options) {
   return dir;
 }
 
-std::optional<TokenData> open_val(const Config& config) {
+std::optional<data::TokenData> open_val(const Config& config) {
   if (config.data.val.empty()) return std::nullopt;
-  return TokenData(config.data.val, config.data.sequence_length, config.model.vocab_size);
+  return data::TokenData(config.data.val, config.data.sequence_length, config.model.vocab_size);
 }
 
-std::optional<Tokenizer> open_tokenizer(const Config& config, const TokenData& data) {
+std::optional<data::Tokenizer> open_tokenizer(const Config& config, const data::TokenData& data) {
   if (config.data.tokenizer.empty()) return std::nullopt;
-  Tokenizer tokenizer = Tokenizer::open(config.data.tokenizer);
+  data::Tokenizer tokenizer = data::Tokenizer::open(config.data.tokenizer);
   if (tokenizer.vocab_size() > config.model.vocab_size) {
     fail_usage("model.vocab_size is {}, but the tokenizer {} has {} tokens: set model.vocab_size to at least that",
                config.model.vocab_size, config.data.tokenizer, tokenizer.vocab_size());

@@ -42,7 +42,7 @@ BatchBuffers BatchBuffers::first(std::int64_t b) const {
   return part;
 }
 
-StepResult train_step(Device& dev, Gpt& gpt, Loader& loader, const Config& config, const BatchBuffers& batch,
+StepResult train_step(Device& dev, Gpt& gpt, data::Loader& loader, const Config& config, const BatchBuffers& batch,
                       OutlierWindow& losses, OutlierWindow& norms, TrainState& state, const LookAtBlock& look) {
   const TrainConfig& train = config.train;
   const std::int64_t B = train.micro_batch, micro_steps = config.accumulation();
@@ -52,7 +52,7 @@ StepResult train_step(Device& dev, Gpt& gpt, Loader& loader, const Config& confi
   // gradient of the mean loss over batch_tokens, one micro-batch at a time
   op::fill(dev, gpt.params().grads(), 0.0f);
   for (std::int64_t micro = 0; micro < micro_steps; ++micro) {
-    const HostBatch& next = loader.batch(state.position);
+    const data::HostBatch& next = loader.batch(state.position);
     std::copy_n(next.inputs, batch.tokens.numel(), batch.tokens.i32());
     std::copy_n(next.targets, batch.targets.numel(), batch.targets.i32());
     const float scale = 1.0f / static_cast<float>(train.batch_tokens);
@@ -85,7 +85,7 @@ StepResult train_step(Device& dev, Gpt& gpt, Loader& loader, const Config& confi
   return r;
 }
 
-double validate(Device& dev, const Gpt& gpt, const TokenData& data, std::int64_t micro_batches,
+double validate(Device& dev, const Gpt& gpt, const data::TokenData& data, std::int64_t micro_batches,
                 const BatchBuffers& batch) {
   const std::int64_t B = batch.tokens.dim(0), T = batch.tokens.dim(1);
   const std::int64_t sequences = micro_batches ? std::min(data.sequences(), micro_batches * B) : data.sequences();

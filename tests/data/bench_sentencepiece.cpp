@@ -18,12 +18,12 @@
 namespace {
 
 std::vector<std::string> read_documents(const std::vector<std::string>& inputs) {
-  nsa::Corpus corpus(inputs, {});
+  nsa::data::Corpus corpus(inputs, {});
   std::vector<std::string> documents;
   bool open = false;  // a plain-text document comes in pieces
-  for (nsa::CorpusPiece piece; corpus.next(piece);) {
+  for (nsa::data::CorpusPiece piece; corpus.next(piece);) {
     std::string text, why;
-    if (piece.is_json && !nsa::parse_line(piece.data, text, why)) corpus.bad(piece.file, piece.line, why);
+    if (piece.is_json && !nsa::data::parse_line(piece.data, text, why)) corpus.bad(piece.file, piece.line, why);
     if (!open) documents.emplace_back();
     documents.back() += piece.is_json ? text : piece.data;
     open = !piece.ends_document;

@@ -3,6 +3,7 @@
 #include "tools.h"
 
 using namespace nsa;
+using namespace nsa::data;
 
 namespace {
 

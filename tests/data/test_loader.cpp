@@ -6,9 +6,11 @@
 #include <set>
 #include <thread>
 
+#include "data/shard_writer.h"
 #include "tools.h"
 
 using namespace nsa;
+using namespace nsa::data;
 
 namespace {
 

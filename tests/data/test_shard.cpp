@@ -1,4 +1,4 @@
-#include "data/shard.h"
+#include "data/shard_writer.h"
 
 #include <cstring>
 #include <numeric>
@@ -6,6 +6,7 @@
 #include "tools.h"
 
 using namespace nsa;
+using namespace nsa::data;
 
 namespace {
 

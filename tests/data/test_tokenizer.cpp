@@ -9,6 +9,7 @@
 #include "tools.h"
 
 using namespace nsa;
+using namespace nsa::data;
 
 namespace {
 

@@ -6,6 +6,7 @@
 #include "places.h"
 
 using namespace nsa;
+using namespace nsa::data;
 
 namespace {
 

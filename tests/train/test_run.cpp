@@ -5,7 +5,7 @@
 #include "catch.h"
 #include "core/file.h"
 #include "core/rng.h"
-#include "data/shard.h"
+#include "data/shard_writer.h"
 #include "error_of.h"
 #include "temp_dir.h"
 #include "train/checkpoint.h"
@@ -21,12 +21,12 @@ constexpr std::int64_t kT = 24, kVocab = 29;
 // Four shards: 5 sequences, less than one sequence, 3 sequences and a tail, 1 sequence: an epoch of 9 sequences ends in
 // the middle of batches of 4.
 void write_shards(const std::string& dir) {
-  ShardInfo info;
+  data::ShardInfo info;
   info.tokenizer = "test", info.vocab_size = kVocab, info.eot = 0;
   std::uint64_t n = 0;
   const Rng rng(11, "shards");
   for (std::int64_t tokens : {5 * kT + 1, kT / 2, 3 * kT + 9, kT + 1}) {
-    ShardWriter writer(dir + "/part" + std::to_string(tokens), info, 1 << 20);
+    data::ShardWriter writer(dir + "/part" + std::to_string(tokens), info, 1 << 20);
     std::vector<std::int32_t> document;
     for (std::int64_t i = 0; i + 1 < tokens; ++i) {
       const std::int32_t previous =
