@@ -1,13 +1,17 @@
-// SIGTERM and SIGINT ask a run to finish its step, save and exit 0.
+// What a shell, a terminal or a scheduler may ask of a long job.
 #pragma once
 
 #include <signal.h>
 
+#include <array>
+
 namespace nsa {
 
-/// From construction to destruction SIGTERM and SIGINT only set a flag; afterwards the handlers from before are back. A
-/// second SIGINT kills (a user who presses Ctrl-C twice means it). One object at a time: a signal handler can reach
-/// nothing but a static flag.
+/// From construction to destruction the signals only set a flag; afterwards the handlers from before are back.
+///   SIGTERM, SIGINT, SIGHUP, SIGUSR2: stop (a run finishes its step, saves and ends with 0)
+///   SIGUSR1: save and go on
+/// A second SIGINT kills: a user who presses Ctrl-C twice means it. A SIGHUP that is ignored from the start (nohup)
+/// stays ignored. Objects may be nested, and then share the flags: a handler can reach nothing but a static.
 class StopSignals {
  public:
   StopSignals();
@@ -16,11 +20,13 @@ class StopSignals {
   StopSignals& operator=(const StopSignals&) = delete;
 
   bool requested() const;
-  /// "SIGTERM", "SIGINT", or "" while none came.
+  /// The signal that asked to stop, "SIGTERM", ..., or "" while none came.
   const char* name() const;
+  /// True once after each SIGUSR1 (several in quick succession count as one).
+  bool take_save_request();
 
  private:
-  struct sigaction old_term_, old_int_;
+  std::array<struct sigaction, 5> before_;
 };
 
 }  // namespace nsa
