@@ -36,8 +36,12 @@ class OutputFile {
                on_disk_ = 0;  ///< bytes written, of these on their way to the disk, of these there
 };
 
-/// fsync of a folder, so that a rename inside it is on disk.
-void sync_folder(const std::string& path);
+/// Is this the errno of a file system that does not know the request at all (flock, fsync of a folder, ...), rather
+/// than of one that failed? Then there is a weaker guarantee, not a failure.
+bool not_supported(int error);
+/// fsync of a folder, so that a rename inside it is on disk. Throws when the disk fails; where the file system does not
+/// sync folders it returns why, in a sentence, and "" otherwise.
+std::string sync_folder(const std::string& path);
 /// mkdir -p. Throws naming the part that cannot be made and why.
 void make_folders(const std::string& path);
 

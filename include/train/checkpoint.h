@@ -2,7 +2,7 @@
 // state.json, manifest.json (DESIGN "Files"). Save: write into step_X.tmp-RUNID/, fsync each file, manifest (size and
 // XXH3 of every file), fsync the folder, rename, fsync the parent; only then delete old ones. A kill at any point
 // leaves the last complete one. Discovery trusts only a manifest whose files match; otherwise it says why and falls
-// back.
+// back. What cannot be deleted (NFS's .nfs files, another user's) stays and stops nothing.
 #pragma once
 
 #include <cstdint>
@@ -32,18 +32,24 @@ struct CheckpointFile {
 };
 
 /// Saves and then deletes all but the newest `keep` complete ones. On failure (disk full, ...) removes its own
-/// temporary and throws; older ones are untouched.
-void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights,
-                     const std::vector<NamedTensor>& optimizer, std::int64_t keep);
+/// temporary and throws; older ones are untouched. When it returns the checkpoint is saved; what went less well comes
+/// back as sentences: leftovers that cannot be deleted, a file system that does not sync folders.
+std::vector<std::string> save_checkpoint(const std::string& run_dir, const TrainState& state,
+                                         const std::vector<NamedTensor>& weights,
+                                         const std::vector<NamedTensor>& optimizer, std::int64_t keep);
 
-/// Newest checkpoint whose manifest and checksums hold; path empty when there is none. For each one passed over, a
-/// sentence in `warnings`.
-CheckpointFile find_checkpoint(const std::string& run_dir, std::vector<std::string>& warnings);
+/// How much is read to judge a checkpoint: the manifest and file sizes, or every byte.
+enum class Depth { sizes, checksums };
+
+/// Newest checkpoint whose manifest holds, to this depth; path empty when there is none. For each one passed over, a
+/// sentence in `warnings`. Throws when the folder is there but cannot be listed.
+CheckpointFile find_checkpoint(const std::string& run_dir, std::vector<std::string>& warnings, int threads = 1,
+                               Depth depth = Depth::checksums);
 
 TrainState load_state(const CheckpointFile& checkpoint);
 /// Copies the file's tensors into `targets`; every target must be there with the same dims and nothing may be left
 /// over. Throws naming file and tensor.
-void load_tensors(const std::string& file, const std::vector<NamedTensor>& targets);
+void load_tensors(const std::string& file, const std::vector<NamedTensor>& targets, int threads = 1);
 /// Names of the two tensor files inside a checkpoint folder.
 std::string model_file(const CheckpointFile& checkpoint);
 std::string optimizer_file(const CheckpointFile& checkpoint);

@@ -89,8 +89,8 @@ void OutputFile::write_behind() {
 }
 
 void OutputFile::finish() {
-  NSA_CHECK(fsync(fd_) == 0 || errno == EINVAL, "cannot write {} to the disk: {}", path_,
-            std::strerror(errno));  // EINVAL: a pipe or a device
+  NSA_CHECK(fsync(fd_) == 0 || not_supported(errno), "cannot write {} to the disk: {}", path_,
+            std::strerror(errno));  // not supported: a pipe or a device
   const int fd = std::exchange(fd_, -1);
   if (close(fd) != 0 && errno != EINTR) {  // some file systems (NFS, quotas) report a failed write only here
     const int error = errno;
@@ -112,12 +112,25 @@ void write_file_atomic(const std::string& path, const std::string& content) {
   sync_folder(folder_of(path));
 }
 
-void sync_folder(const std::string& path) {
+bool not_supported(int error) {
+  for (int known : {EINVAL, ENOSYS, EOPNOTSUPP, ENOTSUP, EBADF, ENOLCK})
+    if (error == known) return true;
+  return false;
+}
+
+std::string sync_folder(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  NSA_CHECK(fd >= 0, "cannot open the folder {}: {}", path, std::strerror(errno));
-  const int error = fsync(fd) == 0 ? 0 : errno;  // EINVAL: a file system without fsync of folders
-  close(fd);
-  NSA_CHECK(error == 0 || error == EINVAL, "cannot write the folder {} to the disk: {}", path, std::strerror(error));
+  int error = fd < 0 ? errno : 0;
+  NSA_CHECK(error == 0 || error == EACCES, "cannot open the folder {}: {}", path, std::strerror(error));
+  if (fd >= 0) {
+    error = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    NSA_CHECK(error == 0 || not_supported(error), "cannot write the folder {} to the disk: {}", path,
+              std::strerror(error));
+  }
+  if (error == 0) return "";
+  return fmt::format("the folder {} cannot be synced ({}): after a power cut its newest files may be missing", path,
+                     std::strerror(error));
 }
 
 void make_folders(const std::string& path) {

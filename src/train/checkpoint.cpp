@@ -1,5 +1,6 @@
 #include "train/checkpoint.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,7 +10,6 @@
 #include <filesystem>
 #include <set>
 
-#include "core/device.h"
 #include "core/file.h"
 #include "core/parallel.h"
 #include "train/checkpoint_files.h"
@@ -50,7 +50,11 @@ std::vector<Folder> list_folders(const std::string& root) {
   std::vector<Folder> folders;
   std::error_code error;
   fs::directory_iterator it(root, error);
-  if (error == std::errc::no_such_file_or_directory) return folders;
+  if (error == std::errc::no_such_file_or_directory) {
+    NSA_CHECK(!fs::is_symlink(root, error), "{} leads to {}, which is not there: is its disk mounted?", root,
+              fs::read_symlink(root, error).string());
+    return folders;
+  }
   for (; !error && it != fs::directory_iterator(); it.increment(error)) {
     Folder folder;
     if (parse_folder(root, it->path().filename().string(), folder)) folders.push_back(folder);
@@ -62,104 +66,155 @@ std::vector<Folder> list_folders(const std::string& root) {
   return folders;
 }
 
+using Sentences = std::vector<std::string>;
+
 void rename_folder(const std::string& from, const std::string& to) {
   NSA_CHECK(rename(from.c_str(), to.c_str()) == 0, "cannot rename {} to {}: {}", from, to, std::strerror(errno));
 }
 
-void remove_folder(const std::string& path) {
-  std::error_code error;
-  fs::remove_all(path, error);
-  NSA_CHECK(!error, "cannot delete {}: {}", path, error.message());
+/// The first of BASE, BASE-1, BASE-2, ... that `take` gets. `take` sets errno; EEXIST and ENOTEMPTY mean that a
+/// leftover which could not be deleted has the name. "" with errno on any other error.
+template <class Take>
+std::string first_free(const std::string& base, Take&& take) {
+  for (int n = 0; n < 1000; ++n) {
+    const std::string name = n == 0 ? base : fmt::format("{}-{}", base, n);
+    if (take(name)) return name;
+    if (errno != EEXIST && errno != ENOTEMPTY) break;
+  }
+  return "";
 }
 
-/// Removes what dead runs left behind, and finishes a replacement they did not: the caller holds the RunLock.
-void recover(const std::string& root) {
-  const std::vector<Folder> folders = list_folders(root);
-  for (const Folder& folder : folders) {
-    if (folder.kind == Folder::Kind::temporary) remove_folder(folder.path);
-    if (folder.kind != Folder::Kind::replaced) continue;
-    const std::string target = root + "/" + name_of_step(folder.step);
-    std::error_code error;
-    if (fs::exists(target, error)) {
-      sync_folder(root);  // the new one must be on disk before the old one goes
-      remove_folder(folder.path);
-    } else {
-      rename_folder(folder.path, target);
+std::string temporary_name(const std::string& root, std::int64_t step) {
+  return fmt::format("{}/{}.tmp-{}", root, name_of_step(step), getpid());
+}
+
+/// Deletes what can be deleted: one file that stays must not keep the others.
+void delete_folder(const std::string& path, Sentences& warnings) {
+  std::vector<fs::path> entries;
+  std::error_code error, first;
+  for (fs::directory_iterator it(path, error); !error && it != fs::directory_iterator(); it.increment(error))
+    entries.push_back(it->path());
+  for (const fs::path& entry : entries) {
+    if (unlink(entry.c_str()) == 0) continue;
+    error = std::error_code(errno, std::generic_category());
+    std::error_code unknown;
+    if (fs::is_directory(fs::symlink_status(entry, unknown))) fs::remove_all(entry, error);
+    if (error && !first) first = error;
+  }
+  if (rmdir(path.c_str()) == 0 || errno == ENOENT) return;
+  if (!first) first = std::error_code(errno, std::generic_category());
+  warnings.push_back(fmt::format("cannot delete {}: {}", path, first.message()));
+}
+
+/// Deletes a checkpoint: half-deleted, it must not look like one.
+void discard(const std::string& root, const Folder& folder, Sentences& warnings) {
+  const std::string doomed = first_free(temporary_name(root, folder.step), [&](const std::string& to) {
+    return rename(folder.path.c_str(), to.c_str()) == 0;
+  });
+  if (doomed.empty()) {
+    warnings.push_back(fmt::format("cannot delete {}: {}", folder.path, std::strerror(errno)));
+  } else {
+    delete_folder(doomed, warnings);
+  }
+}
+
+/// Removes what dead runs left behind, and finishes a replacement they did not: the caller holds the RunLock. Nothing
+/// that goes wrong here is worth a checkpoint.
+void recover(const std::string& root, Sentences& warnings) {
+  try {
+    for (const Folder& folder : list_folders(root)) {
+      if (folder.kind == Folder::Kind::temporary) delete_folder(folder.path, warnings);
+      if (folder.kind != Folder::Kind::replaced) continue;
+      const std::string target = root + "/" + name_of_step(folder.step);
+      std::error_code error;
+      if (fs::exists(target, error)) {
+        sync_folder(root);  // the new one must be on disk before the old one goes
+        discard(root, folder, warnings);
+      } else {
+        rename_folder(folder.path, target);
+      }
     }
+  } catch (const Error& error) {
+    warnings.push_back(error.what());
   }
 }
 
 /// From here on the new checkpoint is the one found. A folder cannot be renamed over a full one, so an existing
 /// checkpoint of the same step steps aside under a name that discovery knows too: at no moment is there neither.
-void put_in_place(const std::string& root, const std::string& temporary, const std::string& target) {
-  const std::string aside = fmt::format("{}.old-{}", target, getpid());
-  const bool replaces = rename(target.c_str(), aside.c_str()) == 0;
-  NSA_CHECK(replaces || errno == ENOENT, "cannot rename {} to {}: {}", target, aside, std::strerror(errno));
+void put_in_place(const std::string& root, const std::string& temporary, const std::string& target,
+                  Sentences& warnings) {
+  const std::string aside = first_free(fmt::format("{}.old-{}", target, getpid()),
+                                       [&](const std::string& to) { return rename(target.c_str(), to.c_str()) == 0; });
+  NSA_CHECK(!aside.empty() || errno == ENOENT, "cannot rename {} out of the way: {}", target, std::strerror(errno));
   try {
     rename_folder(temporary, target);
   } catch (const Error&) {
-    if (replaces)
+    if (!aside.empty())
       rename(aside.c_str(), target.c_str());  // should this fail too, discovery finds it under the other name
     throw;
   }
-  sync_folder(root);
+  const std::string unsynced = sync_folder(root);
+  if (!unsynced.empty()) warnings.push_back(unsynced);
 }
 
 /// Deletes all that is older than the `keep` newest complete ones up to `step`. Newer ones were passed over by
 /// discovery: they do not count and stay.
-void prune(const std::string& root, std::int64_t step, std::int64_t keep) {
+void prune(const std::string& root, std::int64_t step, std::int64_t keep, Sentences& warnings) {
   std::int64_t kept = 0;
   for (const Folder& folder : list_folders(root)) {
     if (folder.kind == Folder::Kind::temporary || folder.step > step) continue;
     if (folder.kind == Folder::Kind::complete && kept < keep) {
-      if (complaint(folder.path, folder.step, Depth::sizes).empty()) ++kept;
+      if (complaint(folder.path, folder.step, Depth::sizes, 1).empty()) ++kept;
       continue;
     }
     if (folder.kind == Folder::Kind::replaced && kept == 0) continue;
-    const std::string doomed = fmt::format("{}/{}.tmp-{}", root, name_of_step(folder.step),
-                                           getpid());  // half-deleted, it must not look like a checkpoint
-    rename_folder(folder.path, doomed);
-    remove_folder(doomed);
+    discard(root, folder, warnings);
   }
 }
 
 }  // namespace
 
-void save_checkpoint(const std::string& run_dir, const TrainState& state, const std::vector<NamedTensor>& weights,
-                     const std::vector<NamedTensor>& optimizer, std::int64_t keep) {
+std::vector<std::string> save_checkpoint(const std::string& run_dir, const TrainState& state,
+                                         const std::vector<NamedTensor>& weights,
+                                         const std::vector<NamedTensor>& optimizer, std::int64_t keep) {
   NSA_CHECK(keep >= 1 && state.step >= 0, "checkpoint: keep = {} must be at least 1, step = {} at least 0", keep,
             state.step);
-  const std::string root = run_dir + "/checkpoints", target = root + "/" + name_of_step(state.step),
-                    temporary = fmt::format("{}.tmp-{}", target, getpid());
+  const std::string root = run_dir + "/checkpoints", target = root + "/" + name_of_step(state.step);
+  Sentences warnings;
   make_folders(root);
-  recover(root);
+  recover(root, warnings);  // before, because what dead runs left behind may be what fills the disk
+  const std::string temporary = first_free(temporary_name(root, state.step),
+                                           [](const std::string& name) { return mkdir(name.c_str(), 0777) == 0; });
+  NSA_CHECK(!temporary.empty(), "cannot make the folder {}: {}", temporary_name(root, state.step),
+            std::strerror(errno));
   try {
-    make_folders(temporary);
     write_checkpoint_files(temporary, state, weights, optimizer);
-    put_in_place(root, temporary, target);
+    put_in_place(root, temporary, target, warnings);
   } catch (...) {
-    std::error_code ignored;  // the first error is the one to tell
-    fs::remove_all(temporary, ignored);
+    Sentences ignored;  // the first error is the one to tell
+    delete_folder(temporary, ignored);
     throw;
   }
   try {
-    prune(root, state.step, keep);
+    prune(root, state.step, keep, warnings);
   } catch (const Error& error) {
-    fail("{} is saved, but an older checkpoint could not be deleted: {}", target, error.what());
+    warnings.push_back(error.what());
   }
+  return warnings;
 }
 
-CheckpointFile find_checkpoint(const std::string& run_dir, std::vector<std::string>& warnings) {
+CheckpointFile find_checkpoint(const std::string& run_dir, std::vector<std::string>& warnings, int threads,
+                               Depth depth) {
   for (const Folder& folder : list_folders(run_dir + "/checkpoints")) {
     if (folder.kind == Folder::Kind::temporary) continue;
-    const std::string reason = complaint(folder.path, folder.step, Depth::checksums);
+    const std::string reason = complaint(folder.path, folder.step, depth, threads);
     if (reason.empty()) return {folder.path, folder.step};
     warnings.push_back(fmt::format("checkpoint {} is passed over: {}", folder.path, reason));
   }
   return {};
 }
 
-void load_tensors(const std::string& file, const std::vector<NamedTensor>& targets) {
+void load_tensors(const std::string& file, const std::vector<NamedTensor>& targets, int threads) {
   const SafetensorsReader reader(file);
   std::set<std::string> wanted;
   for (const auto& [name, tensor] : targets) {  // all checks first: a refused file changes nothing
@@ -175,11 +230,10 @@ void load_tensors(const std::string& file, const std::vector<NamedTensor>& targe
               "another model",
               file, name, reader.tensors().size(), targets.size());
   }
-  for (const auto& [name, tensor] :
-       targets) {  // on all cores: most of the time goes into pages touched for the first time, on both sides
+  for (const auto& [name, tensor] : targets) {  // most of the time goes into pages touched for the first time
     char* to = static_cast<char*>(tensor.data);
     const char* from = static_cast<const char*>(reader.at(name).data);
-    parallel_ranges(available_cores(), static_cast<std::int64_t>(tensor.bytes()), 4 << 20,
+    parallel_ranges(threads, static_cast<std::int64_t>(tensor.bytes()), 4 << 20,
                     [&](std::int64_t begin, std::int64_t end, int) {
                       std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
                     });

@@ -179,7 +179,7 @@ void write_checkpoint_files(const std::string& folder, const TrainState& state, 
   sync_folder(folder);
 }
 
-std::string complaint(const std::string& folder, std::int64_t step, Depth depth) {
+std::string complaint(const std::string& folder, std::int64_t step, Depth depth, int threads) {
   try {
     const std::string path = folder + "/" + kManifest;
     const json manifest = parse_json(read_file(path), path, Comments::refuse, Exit::error);
@@ -193,9 +193,7 @@ std::string complaint(const std::string& folder, std::int64_t step, Depth depth)
     std::vector<std::pair<std::string, json>> files;
     for (const auto& [name, entry] : manifest["files"].items()) files.emplace_back(name, entry);
     std::vector<std::string> reasons(files.size());
-    // Checksums: one stream does not fill the disk. Sizes: saving asks for them, and in a forked process OpenMP threads
-    // would never start.
-    const int threads = depth == Depth::checksums ? available_cores() : 1;
+    // One stream of checksums does not fill the disk.
     parallel_for(threads, static_cast<std::int64_t>(files.size()), [&](std::int64_t i, int) {
       const auto& [name, entry] = files[static_cast<std::size_t>(i)];
       std::string& reason = reasons[static_cast<std::size_t>(i)];

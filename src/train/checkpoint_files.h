@@ -15,9 +15,8 @@ namespace nsa {
 void write_checkpoint_files(const std::string& folder, const TrainState& state, const std::vector<NamedTensor>& weights,
                             const std::vector<NamedTensor>& optimizer);
 
-/// How much is read to judge a checkpoint: the manifest and file sizes, or every byte.
-enum class Depth { sizes, checksums };
-/// Why the folder is not a complete checkpoint of `step`; "" when it is.
-std::string complaint(const std::string& folder, std::int64_t step, Depth depth);
+/// Why the folder is not a complete checkpoint of `step`; "" when it is. In a forked process OpenMP threads would never
+/// start: there `threads` is 1.
+std::string complaint(const std::string& folder, std::int64_t step, Depth depth, int threads);
 
 }  // namespace nsa

@@ -17,10 +17,13 @@ RunLock::RunLock(const std::string& run_dir) {
   const std::string path = run_dir + "/lock";
   fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   NSA_CHECK(fd_ >= 0, "cannot open {}: {}", path, std::strerror(errno));
-  char text[300];
-  if (flock(fd_, LOCK_EX | LOCK_NB) !=
-      0) {  // the kernel frees it when its holder dies, however that happens: a lock is never stale
-    const int error = errno;
+  // The kernel frees a lock when its holder dies, however that happens: it is never stale.
+  const int error = flock(fd_, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+  if (not_supported(error)) {
+    warning_ = fmt::format("{} cannot be locked ({}): nothing keeps a second process from training in {}", path,
+                           std::strerror(error), run_dir);
+  } else if (error != 0) {
+    char text[300];
     const ssize_t n = pread(fd_, text, sizeof text, 0);
     close(fd_);
     const std::string holder(text, n > 0 ? static_cast<std::size_t>(n) : 0);

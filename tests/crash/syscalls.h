@@ -13,11 +13,14 @@ enum class Action { none, kill, error };
 /// From now on the calls are counted from 0; call number `at` does not happen but `action` does (`error`: it fails with
 /// `errno_value`, once).
 void arm(Action action, int at, int errno_value = 0);
+/// Also, from now on, every call whose description holds `part` fails: a file system that cannot do it, a full disk, a
+/// file that cannot be deleted.
+void refuse(const std::string& part, int errno_value);
 /// Back to normal. Returns the number of calls counted.
 int disarm();
 /// True if the fault armed has happened.
 bool happened();
-/// "write PATH", "fsync PATH", "rename FROM TO", ... since arm().
+/// "write PATH", "fsync PATH", "fdatasync PATH", "rename FROM TO", "flock PATH", ... since arm().
 const std::vector<std::string>& trace();
 
 }  // namespace fault

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "catch.h"
 #include "core/rng.h"
@@ -14,6 +15,7 @@
 #include "syscalls.h"
 #include "temp_dir.h"
 #include "train/checkpoint.h"
+#include "train/run_lock.h"
 
 using namespace nsa;
 namespace fs = std::filesystem;
@@ -34,9 +36,11 @@ struct Content {
   }
 };
 
-void save(const std::string& run, std::int64_t step, int version, std::int64_t keep = 2, std::int64_t n = 1000) {
+/// The warnings.
+std::vector<std::string> save(const std::string& run, std::int64_t step, int version, std::int64_t keep = 2,
+                              std::int64_t n = 1000) {
   const Content content(step, version, n);
-  save_checkpoint(run, content.state, content.weights, content.optimizer, keep);
+  return save_checkpoint(run, content.state, content.weights, content.optimizer, keep);
 }
 
 struct Found {
@@ -150,17 +154,20 @@ TEST_CASE(
         prepare(scene, run.path());
         const int errno_value = full ? ENOSPC : call % 3 == 0 ? EIO : call % 3 == 1 ? EROFS : EACCES;
         fault::arm(fault::Action::error, call, errno_value);
-        const std::string error = error_of([&] { save(run.path(), scene.step, scene.version); });
+        std::vector<std::string> warnings;
+        const std::string error = error_of([&] { warnings = save(run.path(), scene.step, scene.version); });
         happened = fault::happened();
         const std::vector<std::string> trace = fault::trace();
         fault::disarm();
         INFO(scene.name << ", call " << call
                         << " failed: " << (happened ? trace[static_cast<std::size_t>(call)] : "none") << ": " << error);
-        CHECK(error.empty() == !happened);
-        if (happened) CHECK(contains(error, std::strerror(errno_value)));
-        if (happened) CHECK(contains(error, run.path()));
+        const std::string said = error.empty() && !warnings.empty() ? warnings.front() : error;
+        CHECK(said.empty() == !happened);
+        CHECK(warnings.size() <= 1);
+        if (happened) CHECK(contains(said, std::strerror(errno_value)));
+        if (happened) CHECK(contains(said, run.path()));
         const Found found = find(run.path());
-        if (!happened || contains(error, " is saved, but")) {
+        if (error.empty()) {  // saved is saved
           CHECK(found.version == scene.version);
         } else {
           CHECK((found.step == last || found.version == scene.version));
@@ -225,6 +232,90 @@ TEST_CASE("a file that may not grow further (the disk's quota): the older ones s
   CHECK(find(run.path()).version == 10);
   save(run.path(), 20, 20);
   CHECK(find(run.path()).version == 20);
+}
+
+TEST_CASE("what cannot be deleted stops nothing: every later checkpoint is saved, the others are deleted, it is said") {
+  TempDir run;
+  const std::string root = run.path() + "/checkpoints";
+  save(run.path(), 10, 10);
+  fs::create_directories(root + "/step_00000005.tmp-99");
+  for (const char* file :
+       {"/step_00000005.tmp-99/.nfs0001", "/step_00000005.tmp-99/model.safetensors", "/step_00000010/.nfs0002"})
+    std::ofstream(root + file) << "open elsewhere";
+  fault::arm(fault::Action::none, -1);
+  fault::refuse(".nfs", EBUSY);
+  for (int step : {20, 30, 40, 50}) {
+    std::vector<std::string> warnings = save(run.path(), step, step);
+    std::sort(warnings.begin(), warnings.end());
+    REQUIRE(warnings.size() == (step == 20 ? 1 : 2));
+    CHECK(contains(warnings[0], "cannot delete " + root + "/step_00000005.tmp-99: " + std::strerror(EBUSY)));
+    if (step > 20) CHECK(contains(warnings[1], "cannot delete " + root + "/step_00000010.tmp-"));
+    CHECK(find(run.path()).version == step);
+  }
+  fault::disarm();
+  CHECK_FALSE(fs::exists(root + "/step_00000005.tmp-99/model.safetensors"));
+  CHECK(fs::exists(root + "/step_00000005.tmp-99/.nfs0001"));
+  CHECK_FALSE(fs::exists(root + "/step_00000020"));
+  CHECK(save(run.path(), 60, 60).empty());  // it can be deleted now
+  CHECK(names_in(run.path()) == std::vector<std::string>{"step_00000050", "step_00000060"});
+}
+
+TEST_CASE("old checkpoints that cannot be moved or deleted at all stay; new ones are saved") {
+  TempDir run;
+  for (std::int64_t step : {10, 20}) save(run.path(), step, 1);
+  fault::arm(fault::Action::none, -1);
+  fault::refuse("rename " + run.path() + "/checkpoints/step_00000010", EACCES);
+  for (int step : {30, 40}) {
+    const std::vector<std::string> warnings = save(run.path(), step, step);
+    REQUIRE(warnings.size() == 1);
+    CHECK(contains(warnings[0], "cannot delete " + run.path() + "/checkpoints/step_00000010: "));
+  }
+  fault::disarm();
+  CHECK(names_in(run.path()) == std::vector<std::string>{"step_00000010", "step_00000030", "step_00000040"});
+}
+
+TEST_CASE("the temporary name of this process is taken by something that stays: another name is used") {
+  TempDir run;
+  const std::string taken = run.path() + "/checkpoints/step_00000010.tmp-" + std::to_string(getpid());
+  fs::create_directories(taken);
+  std::ofstream(taken + "/.nfs0001") << "open elsewhere";
+  fault::arm(fault::Action::none, -1);
+  fault::refuse(".nfs", EBUSY);
+  CHECK(save(run.path(), 10, 10).size() == 1);
+  fault::disarm();
+  CHECK(find(run.path()).version == 10);
+  CHECK_FALSE(fs::exists(run.path() + "/checkpoints/step_00000010/.nfs0001"));
+}
+
+TEST_CASE("a file system that does not sync folders: saved, with a warning") {
+  for (int code : {ENOSYS, EOPNOTSUPP, EBADF, EINVAL}) {
+    TempDir run;
+    save(run.path(), 10, 10);
+    fault::arm(fault::Action::none, -1);
+    fault::refuse("fsync " + run.path() + "/checkpoints", code);
+    const std::vector<std::string> warnings = save(run.path(), 20, 20);
+    fault::disarm();
+    REQUIRE(warnings.size() == 1);
+    CHECK(contains(warnings[0], run.path() + "/checkpoints cannot be synced"));
+    CHECK(contains(warnings[0], std::strerror(code)));
+    CHECK(find(run.path()).version == 20);
+  }
+}
+
+TEST_CASE("a file system without locks: a warning, not a refusal; a lock that failed is an error") {
+  TempDir run;
+  for (int code : {ENOSYS, EOPNOTSUPP, EBADF, EINVAL, ENOLCK}) {
+    fault::arm(fault::Action::none, -1);
+    fault::refuse("flock ", code);
+    const RunLock lock(run.path());
+    fault::disarm();
+    CHECK(contains(lock.warning(), run.path() + "/lock cannot be locked (" + std::strerror(code)));
+  }
+  fault::arm(fault::Action::none, -1);
+  fault::refuse("flock ", EIO);
+  CHECK(contains(error_of([&] { RunLock lock(run.path()); }), std::strerror(EIO)));
+  fault::disarm();
+  CHECK(RunLock(run.path()).warning().empty());
 }
 
 TEST_CASE("kill -9 at random moments of a run that saves all the time") {

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@ struct Fault {
   int at = -1, errno_value = 0, count = 0;
   bool armed = false, happened = false;
   std::vector<std::string> trace;
+  std::vector<std::pair<std::string, int>> refused;
 };
 Fault& current() {
   static Fault f;
@@ -29,6 +31,11 @@ bool comes_by(const std::string& what) {
   Fault& f = current();
   if (!f.armed) return false;
   f.trace.push_back(what);
+  for (const auto& [part, errno_value] : f.refused) {
+    if (what.find(part) == std::string::npos) continue;
+    errno = errno_value;
+    return true;
+  }
   if (f.count++ != f.at) return false;
   f.happened = true;
   if (f.action == fault::Action::kill) kill(getpid(), SIGKILL);
@@ -47,7 +54,8 @@ std::string name_of(int fd) {
 
 namespace fault {
 
-void arm(Action action, int at, int errno_value) { current() = {action, at, errno_value, 0, true, false, {}}; }
+void arm(Action action, int at, int errno_value) { current() = {action, at, errno_value, 0, true, false, {}, {}}; }
+void refuse(const std::string& part, int errno_value) { current().refused.emplace_back(part, errno_value); }
 int disarm() {
   current().armed = false;
   return current().count;
@@ -77,6 +85,14 @@ ssize_t write(int fd, const void* data, size_t bytes) {
 int fsync(int fd) {
   if (comes_by("fsync " + name_of(fd))) return -1;
   return 0;
+}
+int fdatasync(int fd) {
+  if (comes_by("fdatasync " + name_of(fd))) return -1;
+  return 0;
+}
+int flock(int fd, int operation) noexcept {
+  if (comes_by("flock " + name_of(fd))) return -1;
+  return static_cast<int>(syscall(SYS_flock, fd, operation));
 }
 int mkdir(const char* path, mode_t mode) noexcept {
   if (comes_by(std::string("mkdir ") + path)) return -1;
