@@ -15,7 +15,7 @@ enum class Exit : int {
   ok = 0,
   error = 1,       ///< anything that is not one of the below
   usage = 2,       ///< bad command line or bad config
-  non_finite = 3,  ///< training stopped after train.max_skipped non-finite steps; the state was saved
+  non_finite = 3,  ///< training stopped after train.max_skipped non-finite steps; the sentence says where its state is
 };
 
 /// What every failure becomes. `what()` is the sentence shown to the user.

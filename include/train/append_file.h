@@ -17,6 +17,8 @@ class AppendFile {
   /// Hands the bytes to the kernel (a killed process loses nothing). On an error (disk full) what was half-written is
   /// cut off again and false returned, with errno's sentence in error().
   bool append(std::string_view bytes);
+  /// What was appended is on the disk when this returns true: it survives a power cut. Otherwise as append().
+  bool sync();
   const std::string& path() const { return path_; }
   const std::string& error() const { return error_; }
 

@@ -92,8 +92,8 @@ class RunLog {
   /// The tables, to console and run.log.
   void tables(const StartTables& tables);
 
-  /// Drops the records after record.resumed_from from metrics.jsonl (atomically), opens it and the event file, writes
-  /// the `run` record. Call once, before the functions below.
+  /// Moves the records after record.resumed_from from metrics.jsonl (atomically) to metrics.dropped.jsonl, opens it and
+  /// the event file, writes the `run` record. Call once, before the functions below.
   void start(const RunRecord& record);
   void step(const StepRecord& record);
   void val(const ValRecord& record);
@@ -101,6 +101,8 @@ class RunLog {
   void gates(std::int64_t step, const std::vector<std::array<double, 3>>& layers);
   void checkpoint(std::int64_t step, const std::string& path, double ms);
   void sample(std::int64_t step, const std::string& text);
+  /// The records so far are on the disk: before the checkpoint they lead up to.
+  void sync();
 
  private:
   struct Impl;

@@ -23,10 +23,12 @@ std::string json_checkpoint(std::int64_t step, const std::string& path, double m
 std::string json_sample(std::int64_t step, const std::string& text);
 
 /// The text of metrics.jsonl without the records of a step > `step`, without a last line cut by a crash and without
-/// lines that are no JSON object.
-std::string metrics_up_to(const std::string& text, std::int64_t step);
+/// lines that are no JSON object. What is left out goes to `dropped`, line by line.
+std::string metrics_up_to(const std::string& text, std::int64_t step, std::string* dropped = nullptr);
 /// Does the text hold a record of this type ("val", "sample") at this step?
 bool has_record(const std::string& text, const std::string& type, std::int64_t step);
+/// The step of the last record of this type; 0 when there is none.
+std::int64_t last_record(const std::string& text, const std::string& type);
 /// "AMD Ryzen 7 5700X, 2 cores": CPU model and the cores this process may use.
 std::string machine_name();
 

@@ -36,9 +36,10 @@ bool run_finished(const Config& config);
 /// CPU threads a config asks for.
 int cpu_threads(const Config& config);
 
-/// Trains until the last step, SIGTERM/SIGINT (finish the step, save, Exit::ok) or train.max_skipped non-finite steps
-/// in a row (save, Exit::non_finite). Checkpoints are written before validation and samples. Everything a user can get
-/// wrong throws one sentence before the first step.
+/// Trains until the last step, a signal that stops (core/signals.h: finish the step, save, Exit::ok) or
+/// train.max_skipped non-finite steps in a row (save, Exit::non_finite). Checkpoints are written before validation and
+/// samples. Everything a user can get wrong throws one sentence before the first step. An error later on first saves
+/// the last finished step. When the last save fails, twice, the sentence that is thrown says what is on the disk.
 Exit train(const Config& config, const RunOptions& options);
 
 }  // namespace nsa

@@ -9,6 +9,7 @@
 
 #include "cli/verbs.h"
 #include "core/program.h"
+#include "core/signals.h"
 #include "core/text.h"
 #include "report/page.h"
 #include "report/terminal.h"
@@ -154,10 +155,11 @@ Exit compare(CLI::App& app, int argc, char** argv) {
   const std::string command = command_line("nsa", argc, argv);
   const std::vector<PlannedRun> runs = planned_runs(configs, paths, seeds, out);
   Progress progress(runs);
+  const StopSignals signals;  // between the runs, too
   for (std::size_t i = 0; i < runs.size(); ++i) {
     if (run_finished(runs[i].config)) continue;
     progress.begin(i);
-    if (!train_to_end(runs[i], command, progress)) {
+    if (signals.requested() || !train_to_end(runs[i], command, progress)) {
       std::fprintf(stderr, "\nrun %zu of %zu is not finished; the same command goes on from its last checkpoint\n",
                    i + 1, runs.size());
       return Exit::ok;

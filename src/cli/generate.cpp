@@ -27,7 +27,7 @@ Exit generate(CLI::App& app, int argc, char** argv) {
   app.parse(argc, argv);
 
   std::vector<std::string> warnings;
-  const CheckpointFile checkpoint = find_checkpoint(run, warnings);
+  const CheckpointFile checkpoint = find_checkpoint(run, warnings, available_cores());
   for (const std::string& w : warnings) std::fprintf(stderr, "warning: %s\n", w.c_str());
   NSA_CHECK(!checkpoint.path.empty(),
             "{}: no checkpoint to generate from; is this a run folder (runs/NAME) that has been trained?", run);
@@ -44,7 +44,7 @@ Exit generate(CLI::App& app, int argc, char** argv) {
   dev.params.reserve(plan.params.bytes);
   dev.work.reserve(plan.work.bytes);
   Gpt gpt(dev, config.model, max_T, Params::With::weights);
-  load_tensors(model_file(checkpoint), gpt.params().weights());
+  load_tensors(model_file(checkpoint), gpt.params().weights(), cpu_threads(config));
 
   const auto print = [](std::string_view piece) {
     std::fwrite(piece.data(), 1, piece.size(), stdout);

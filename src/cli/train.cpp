@@ -3,6 +3,7 @@
 
 #include "cli/verbs.h"
 #include "core/program.h"
+#include "core/signals.h"
 #include "eval/generate.h"
 #include "train/run.h"
 
@@ -31,7 +32,11 @@ Exit train(CLI::App& app, int argc, char** argv) {
   app.add_flag("--fresh", options.fresh, "refuse a run folder that is already in use instead of resuming it");
   app.add_flag("--force-data", options.force_data, "resume although the data differ from what the run began with");
   app.add_flag("--force-schedule", options.force_schedule, "resume although schedule, batch or optimizer differ");
+  app.footer(
+      "SIGTERM, SIGINT, SIGHUP and SIGUSR2 finish the step, save and end with 0; SIGUSR1 saves and goes on. The same "
+      "command resumes.");
   app.parse(argc, argv);
+  const StopSignals signals;  // from here on: loading takes its time, too
   Config config = load_config(path, overrides);
   if (config.log.name.empty()) config.log.name = std::filesystem::path(path).stem().string();
   options.command = command_line("nsa", argc, argv);

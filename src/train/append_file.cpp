@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/file.h"
 
 namespace nsa {
 
@@ -31,6 +32,12 @@ bool AppendFile::append(std::string_view bytes) {
     bytes.remove_prefix(static_cast<std::size_t>(n));
   }
   return true;
+}
+
+bool AppendFile::sync() {
+  if (::fdatasync(fd_) == 0 || not_supported(errno)) return true;
+  error_ = std::strerror(errno);
+  return false;
 }
 
 }  // namespace nsa

@@ -4,6 +4,7 @@
 #include <spdlog/logger.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,6 +13,7 @@
 
 #include "core/check.h"
 #include "core/file.h"
+#include "core/program.h"
 #include "core/text.h"
 #include "train/append_file.h"
 #include "train/metrics.h"
@@ -92,6 +94,8 @@ struct RunLog::Impl {
     if (options.console) {
       auto console = std::make_shared<spdlog::sinks::stdout_color_sink_st>();
       console->set_pattern("%^%v%$");
+      console->set_color_mode(takes_escape_codes(STDOUT_FILENO) ? spdlog::color_mode::always
+                                                                : spdlog::color_mode::never);
       console->set_color(spdlog::level::info, console->reset);
       logger.sinks().push_back(console);
     }
@@ -106,6 +110,14 @@ struct RunLog::Impl {
   void scalars(std::int64_t step, const std::vector<std::pair<std::string, double>>& values) {
     if (tensorboard && !tensorboard->scalars(step, values))
       complain(tensorboard->path(), "the record could not be written");
+  }
+  /// A record is never destroyed: it is on the disk in the other file before it leaves metrics.jsonl.
+  void set_aside(const std::string& lines, std::int64_t step) {
+    AppendFile aside(options.dir + "/metrics.dropped.jsonl");
+    NSA_CHECK(aside.append(lines) && aside.sync(), "{}: cannot take the records after step {} out of metrics.jsonl: {}",
+              aside.path(), step, aside.error());
+    logger.info("{} lines after step {} moved from metrics.jsonl to {}", std::count(lines.begin(), lines.end(), '\n'),
+                step, aside.path());
   }
   void complain(const std::string& path, const std::string& why) {
     if (!std::exchange(complained, true))
@@ -157,8 +169,13 @@ void RunLog::tables(const StartTables& tables) { info("\n" + to_text(tables)); }
 void RunLog::start(const RunRecord& record) {
   const std::string path = impl_->options.dir + "/metrics.jsonl";
   AppendFile probe(path);  // the file exists from here on, and an unwritable folder is one sentence
-  const std::string old = read_file(path), kept = metrics_up_to(old, record.resumed_from);
-  if (kept != old) write_file_atomic(path, kept);
+  std::string dropped;
+  const std::string kept = metrics_up_to(read_file(path), record.resumed_from, &dropped);
+  if (!dropped.empty()) {
+    impl_->set_aside(dropped, record.resumed_from);
+    write_file_atomic(path, kept);
+  }
+  sync_folder(impl_->options.dir);
   impl_->metrics.emplace(path);
   if (impl_->options.tensorboard) impl_->tensorboard.emplace(impl_->options.dir, record.resumed_from);
   impl_->run = record;
@@ -214,6 +231,10 @@ void RunLog::checkpoint(std::int64_t step, const std::string& path, double ms) {
 void RunLog::sample(std::int64_t step, const std::string& text) {
   impl_->write(json_sample(step, text));
   impl_->logger.info("sample after step {}:\n{}\n", step, text);
+}
+
+void RunLog::sync() {
+  if (!impl_->metrics->sync()) impl_->complain(impl_->metrics->path(), impl_->metrics->error());
 }
 
 }  // namespace nsa

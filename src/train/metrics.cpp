@@ -1,6 +1,7 @@
 #include "train/metrics.h"
 
-#include <chrono>
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -80,15 +81,16 @@ std::string json_sample(std::int64_t step, const std::string& text) {
   return line_of({{"type", "sample"}, {"step", step}, {"text", text}});
 }
 
-std::string metrics_up_to(const std::string& text, std::int64_t step) {
-  std::string kept;
+std::string metrics_up_to(const std::string& text, std::int64_t step, std::string* dropped) {
+  std::string kept, rest;
   for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = text.find('\n', begin);
-    if (end == std::string::npos) break;  // a last line without its newline was cut by a crash
+    const std::size_t newline = text.find('\n', begin), end = std::min(newline, text.size());
     const std::string_view line(text.data() + begin, end - begin);
-    if (keep(line, step)) kept.append(line).push_back('\n');
+    const bool whole = newline != std::string::npos;  // or it was cut by a crash
+    (whole && keep(line, step) ? kept : rest).append(line).push_back('\n');
     begin = end + 1;
   }
+  if (dropped) *dropped = rest;
   return kept;
 }
 
@@ -101,6 +103,13 @@ bool has_record(const std::string& text, const std::string& type, std::int64_t s
       return true;
   }
   return false;
+}
+
+std::int64_t last_record(const std::string& text, const std::string& type) {
+  const std::string begin = line_of({{"type", type}});
+  const std::string opening = begin.substr(0, begin.size() - 1) + ",\"step\":";
+  const std::size_t at = text.rfind(opening);
+  return at == std::string::npos ? 0 : std::atoll(text.c_str() + at + opening.size());
 }
 
 std::string machine_name() {

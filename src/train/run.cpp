@@ -5,7 +5,9 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <new>
 #include <optional>
+#include <set>
 
 #include "core/file.h"
 #include "core/parallel.h"
@@ -17,6 +19,7 @@
 #include "train/metrics.h"
 #include "train/plan.h"
 #include "train/resume.h"
+#include "train/restart.h"
 #include "train/run_lock.h"
 #include "train/step.h"
 
@@ -62,8 +65,20 @@ class Run {
   Device& reserved();
   void restore();
   void say_start();
+  void turn();
   void one_step();
-  void save();
+  /// What a save came to. `said` is true of the disk: where the state is, or why it is not there and what is instead.
+  struct SaveResult {
+    bool saved;
+    std::string said;
+  };
+  SaveResult save();
+  SaveResult save_at_end();
+  bool diverged() const { return state_.skipped_in_row >= config_.train.max_skipped; }
+  [[noreturn]] void end_with(const std::exception& error);
+  void warn_once(const std::string& sentence) {
+    if (warned_.insert(sentence).second) log_.warn(sentence);
+  }
   bool validation_due() const { return val_data_ && config_.eval.every && (at(config_.eval.every) || finished()); }
   bool sample_due() const { return tokenizer_ && options_.sample && at(config_.eval.sample_every); }
   void validate_now();
@@ -92,7 +107,8 @@ class Run {
   data::Loader loader_;
   TrainState state_;
   OutlierWindow losses_, norms_;
-  std::int64_t resumed_from_ = 0, saved_step_ = -1;
+  std::int64_t resumed_from_ = 0, saved_step_ = -1, failed_step_ = -1;
+  std::set<std::string> warned_;
 };
 
 std::string prepared_dir(const Config& config, const RunOptions& options) {
@@ -155,8 +171,9 @@ Device& Run::reserved() {
 }
 
 void Run::restore() {
+  if (!lock_.warning().empty()) log_.warn(lock_.warning());
   std::vector<std::string> warnings;
-  const CheckpointFile newest = find_checkpoint(dir_, warnings);
+  const CheckpointFile newest = checkpoint_to_go_on_from(dir_, dev_.threads, warnings);
   for (const std::string& w : warnings) log_.warn(w);
   if (newest.path.empty()) {
     gpt_.params().initialise(static_cast<std::uint64_t>(config_.train.seed), config_.model.init_std,
@@ -167,8 +184,8 @@ void Run::restore() {
     for (const std::string& w : check_resume(config_, state_, train_data_.fingerprint(), newest.path, options_))
       log_.warn(w);
     state_.data_fingerprint = train_data_.fingerprint();
-    load_tensors(model_file(newest), gpt_.params().weights());
-    load_tensors(optimizer_file(newest), gpt_.params().moments());
+    load_tensors(model_file(newest), gpt_.params().weights(), dev_.threads);
+    load_tensors(optimizer_file(newest), gpt_.params().moments(), dev_.threads);
     losses_ = OutlierWindow(config_.train.outlier_window, state_.recent_losses);
     norms_ = OutlierWindow(config_.train.outlier_window, state_.recent_norms);
     resumed_from_ = saved_step_ = state_.step;
@@ -205,8 +222,16 @@ void Run::one_step() {
   const bool look_at_gates = config_.model.attention.type == AttentionType::nsa && (state_.step + 1) % 10 == 0;
   const LookAtBlock look = [&](std::int64_t, const Block::Saved& s) { gates.push_back(mean_gates(s.nsa()->gates)); };
   const auto start = std::chrono::steady_clock::now();
-  const StepResult r =
-      train_step(dev_, gpt_, loader_, config_, batch_, losses_, norms_, state_, look_at_gates ? look : LookAtBlock{});
+  const TrainState before = state_;
+  StepResult r;
+  try {
+    r = train_step(dev_, gpt_, loader_, config_, batch_, losses_, norms_, state_, look_at_gates ? look : LookAtBlock{});
+  } catch (...) {  // the data, for example: the weights are still those of the last finished step
+    state_ = before;
+    losses_ = OutlierWindow(config_.train.outlier_window, state_.recent_losses);
+    norms_ = OutlierWindow(config_.train.outlier_window, state_.recent_norms);
+    throw;
+  }
   const double seconds = seconds_since(start);
   state_.seconds += seconds;
 
@@ -227,18 +252,32 @@ void Run::one_step() {
   if (!gates.empty()) log_.gates(state_.step, gates);
 }
 
-void Run::save() {
-  if (saved_step_ == state_.step) return;
+Run::SaveResult Run::save() {
+  const std::string path = fmt::format("{}/checkpoints/step_{:08}", dir_, state_.step);
+  if (saved_step_ == state_.step) return {true, fmt::format("the state of step {} is saved in {}", state_.step, path)};
   const auto start = std::chrono::steady_clock::now();
+  log_.sync();
   try {
-    save_checkpoint(dir_, state_, gpt_.params().weights(), gpt_.params().moments(), config_.checkpoint.keep);
-  } catch (const Error& error) {  // a full disk costs this checkpoint, not the run: the last good one is still there
-    log_.warn(
-        fmt::format("checkpoint of step {} not saved, going on with the last good one: {}", state_.step, error.what()));
-    return;
+    for (const std::string& sentence :
+         save_checkpoint(dir_, state_, gpt_.params().weights(), gpt_.params().moments(), config_.checkpoint.keep))
+      warn_once(sentence);
+  } catch (const std::exception& error) {  // a full disk costs this checkpoint, not the run
+    const std::string said =
+        fmt::format("the state of step {} is NOT saved: {}; {}", state_.step, error.what(), newest_on_disk(dir_));
+    log_.warn(said);
+    failed_step_ = state_.step;
+    return {false, said};
   }
   saved_step_ = state_.step;
-  log_.checkpoint(state_.step, fmt::format("{}/checkpoints/step_{:08}", dir_, state_.step), seconds_since(start) * 1e3);
+  log_.checkpoint(state_.step, path, seconds_since(start) * 1e3);
+  return save();
+}
+
+// The last chance of this launch: a save that failed is tried once more.
+Run::SaveResult Run::save_at_end() {
+  const bool tried = failed_step_ == state_.step;
+  const SaveResult result = save();
+  return result.saved || tried ? result : save();
 }
 
 void Run::validate_now() {
@@ -262,33 +301,50 @@ void Run::catch_up() {
   if (sample_due() && !has_record(metrics, "sample", state_.step)) sample_now();
 }
 
+// One step and what is due after it; a checkpoint comes before anything that could fail.
+void Run::turn() {
+  one_step();
+  if (diverged()) return;
+  const bool asked = signals_.take_save_request();
+  if (asked || at(config_.checkpoint.every) || finished() || validation_due() || sample_due()) save();
+  if (validation_due()) validate_now();
+  if (sample_due()) sample_now();
+}
+
+// What was trained until the error is not lost with it.
+void Run::end_with(const std::exception& error) {
+  const auto* known = dynamic_cast<const Error*>(&error);
+  const std::string what = dynamic_cast<const std::bad_alloc*>(&error) ? "out of memory" : error.what();
+  const std::string said = state_.step == 0 ? "no step was finished" : save_at_end().said;
+  throw Error(fmt::format("{} ({})", what, said), known ? known->code() : Exit::error);
+}
+
 Exit Run::go() {
   say_start();
   if (resumed_from_) catch_up();
   while (!finished() && !stop_requested()) {
-    one_step();
-    if (state_.skipped_in_row >= config_.train.max_skipped) {
-      save();
-      throw Error(fmt::format("{} steps in a row had a non-finite loss or gradient norm; stopped at step {}, state "
-                              "saved in {}: a lower train.optimizer.lr or a "
-                              "longer warm-up is the usual cure",
-                              state_.skipped_in_row, state_.step, dir_),
+    try {
+      turn();
+    } catch (const std::exception& error) {
+      end_with(error);
+    }
+    if (diverged()) {
+      throw Error(fmt::format("{} steps in a row had a non-finite loss or gradient norm; stopped at step {}, {}: a "
+                              "lower train.optimizer.lr or a longer warm-up is the usual cure",
+                              state_.skipped_in_row, state_.step, save_at_end().said),
                   Exit::non_finite);
     }
-    if (at(config_.checkpoint.every) || finished()) save();
-    if (validation_due() || sample_due()) save();  // before anything that could fail
-    if (validation_due()) validate_now();
-    if (sample_due()) sample_now();
   }
   log_.info(fmt::format("memory: {} planned, {} used", plan_.bytes(), dev_.params.peak() + dev_.work.peak()));
-  if (finished()) {
-    log_.info(fmt::format("{} steps done; results in {}", state_.step, dir_));
-  } else {
-    save();
-    const std::string why = signals_.requested() ? signals_.name() : "as asked";
-    log_.info(fmt::format("{}: stopped after step {} of {}, saved; the same command goes on from there", why,
-                          state_.step, config_.total_steps()));
-  }
+  const SaveResult end = save_at_end();
+  const std::string why =
+      finished() ? fmt::format("{} steps done", state_.step)
+      : signals_.requested()
+          ? fmt::format("{}: stopped after step {} of {}", signals_.name(), state_.step, config_.total_steps())
+          : fmt::format("stopped as asked after step {} of {}", state_.step, config_.total_steps());
+  NSA_CHECK(end.saved, "{}, but {}; the same command goes on from what is there", why, end.said);
+  log_.info(finished() ? fmt::format("{}; results in {}", why, dir_)
+                       : fmt::format("{}, saved; the same command goes on from there", why));
   return Exit::ok;
 }
 
@@ -301,7 +357,7 @@ int cpu_threads(const Config& config) { return config.threads ? static_cast<int>
 bool run_finished(const Config& config) {
   std::vector<std::string> ignored;
   const std::string dir = run_dir(config), metrics = dir + "/metrics.jsonl";
-  if (!fs::exists(metrics) || find_checkpoint(dir, ignored).step < config.total_steps()) return false;
+  if (!fs::exists(metrics) || find_checkpoint(dir, ignored, 1, Depth::sizes).step < config.total_steps()) return false;
   return config.data.val.empty() || !config.eval.every || has_record(read_file(metrics), "val", config.total_steps());
 }
 

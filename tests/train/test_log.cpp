@@ -137,12 +137,33 @@ TEST_CASE("resuming drops what came after the restored step and a line cut by a 
                    (record.contains("step") ? std::to_string(record["step"].get<int>()) : ""));
   CHECK(seen == std::vector<std::string>{"run", "step1", "step2", "step3", "val3", "run", "step4"});
   CHECK(r[5]["resumed_from"] == 3);
+  const std::string dropped = read_file(dir.path() + "/metrics.dropped.jsonl");
+  CHECK(std::count(dropped.begin(), dropped.end(), '\n') == 4);
+  for (const char* part : {"\"step\":4,", "\"type\":\"step\",\"step\":5,", "\"type\":\"val\",\"step\":5,", "\"lo\n"})
+    CHECK(dropped.find(part) != std::string::npos);
 }
 
 TEST_CASE("metrics_up_to keeps bytes of what it keeps") {
   CHECK(metrics_up_to("", 3) == "");
   CHECK(metrics_up_to("{\"step\": 3 }\nnot json\n[1]\n{\"step\":4}\n{\"type\":\"run\"}\n{\"step\":1}", 3) ==
         "{\"step\": 3 }\n{\"type\":\"run\"}\n");
+}
+
+TEST_CASE("what metrics_up_to leaves out is not lost") {
+  std::string dropped;
+  metrics_up_to("{\"step\": 3 }\nnot json\n{\"step\":4}\n{\"step\":5", 3, &dropped);
+  CHECK(dropped == "not json\n{\"step\":4}\n{\"step\":5\n");
+  metrics_up_to("{\"step\":3}\n", 3, &dropped);
+  CHECK(dropped.empty());
+}
+
+TEST_CASE("the last record of a type") {
+  CHECK(last_record("", "checkpoint") == 0);
+  CHECK(last_record("{\"type\":\"step\",\"step\":7}\n", "checkpoint") == 0);
+  const std::string text =
+      json_checkpoint(500, "a", 1) + "\n" + json_checkpoint(1000, "b", 1) + "\n" + json_sample(1200, "s");
+  CHECK(last_record(text, "checkpoint") == 1000);
+  CHECK(last_record(text, "sample") == 1200);
 }
 
 TEST_CASE("CRC-32C is Castagnoli's") {
