@@ -15,6 +15,7 @@
 #include "core/parallel.h"
 #include "core/rng.h"
 #include "core/text.h"
+#include "data/json_line.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 #include "core/signals.h"
@@ -121,7 +122,7 @@ std::vector<Stretch> stretches_of(const Tokenizer& tokenizer, Batch& batch) {
   return all;
 }
 
-void encode_batch(const Tokenizer& tokenizer, int threads, Batch& batch) {
+void encode_batch(const Tokenizer& tokenizer, const std::string& text_field, int threads, Batch& batch) {
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(threads));
   const auto guarded = [&](int thread, auto&& body) {  // an exception must not leave a parallel loop
     try {
@@ -135,7 +136,7 @@ void encode_batch(const Tokenizer& tokenizer, int threads, Batch& batch) {
       Work& work = batch.works[static_cast<std::size_t>(i)];
       if (!work.piece.is_json) return;
       std::string text;
-      if (parse_line(work.piece.data, text, work.why)) work.piece.data.swap(text);
+      if (text_of_line(work.piece.data, text_field, text, work.why)) work.piece.data.swap(text);
     });
   });
   const std::vector<Stretch> stretches = stretches_of(tokenizer, batch);
@@ -164,7 +165,7 @@ class Split {
     if (val_fraction_ > 0) val_.emplace(options.out + "_val", info, options.shard_tokens);
   }
 
-  void write(Corpus& corpus, const Batch& batch) {
+  void write(Corpus& corpus, const Batch& batch, TakenTable& taken) {
     for (const Work& work : batch.works) {
       if (!open_) {
         side_ = val_ && draw_.uniform(number_++) < val_fraction_ ? &*val_ : &*train_;
@@ -173,6 +174,7 @@ class Split {
         corpus.bad(work.piece.file, work.piece.line, work.why);
         continue;
       }
+      taken.count(work.piece.file, work.piece.data.size(), work.piece.ends_document);
       for (std::size_t i = 0; i < work.tokens.size(); ++i)
         side_->append(work.tokens[i], i == 0 ? static_cast<std::int64_t>(work.piece.data.size()) : 0);
       open_ = open_ || !work.tokens.empty();
@@ -226,7 +228,8 @@ int tokenize(const Options& options) {
   const Tokenizer tokenizer = Tokenizer::open(options.tokenizer);
   CorpusOptions corpus_options = options.corpus.corpus_options();
   corpus_options.cut = [&](std::string_view text, std::size_t at) { return tokenizer.cut(text, at); };
-  Corpus corpus(options.corpus.inputs, corpus_options);
+  Corpus corpus = options.corpus.open(corpus_options);
+  TakenTable taken(corpus);
   Split split(options, tokenizer);
   const int threads = options.threads > 0 ? options.threads : available_cores();
   const std::size_t batch_bytes = kBatchBytesPerThread * static_cast<std::size_t>(threads);
@@ -236,16 +239,17 @@ int tokenize(const Options& options) {
     NSA_CHECK(!stop.requested(), "stopped by {}: nothing was written", stop.name());
     auto next = std::async(threads > 1 ? std::launch::async : std::launch::deferred,
                            [&] { return read_batch(corpus, batch_bytes); });
-    encode_batch(tokenizer, threads, batch);
+    encode_batch(tokenizer, corpus_options.text_field, threads, batch);
     next.wait();  // from here on the corpus is this thread's; get() only after write(), so that of two bad lines the
                   // first is reported
-    split.write(corpus, batch);
+    split.write(corpus, batch, taken);
     progress.update(batch.bytes_read, split.text_bytes(), split.tokens());
     batch = next.get();
   }
   NSA_CHECK(!stop.requested(), "stopped by {}: nothing was written", stop.name());
   split.finish();
   progress.clear();
+  std::printf("%s", taken.text().c_str());
   split.print();
   const double seconds = progress.seconds(), bytes = static_cast<double>(split.text_bytes());
   std::printf("%s documents, %s bytes of text, %s tokens (%.3f bytes per token), %.1f s, %.1f MB/s with %d thread%s\n",

@@ -12,6 +12,7 @@
 #include "core/file.h"
 #include "core/rng.h"
 #include "core/text.h"
+#include "data/json_line.h"
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 
@@ -127,19 +128,22 @@ class Sentences : public sentencepiece::SentenceIterator {
 };
 
 std::vector<std::string> read_sample(const Options& options) {
-  Corpus corpus(options.corpus.inputs, options.corpus.corpus_options());
+  Corpus corpus = options.corpus.open(options.corpus.corpus_options());
+  TakenTable taken(corpus);
   Sample sample(options.max_bytes, static_cast<std::uint64_t>(options.seed));
   std::string text, why;
   for (CorpusPiece piece; corpus.next(piece);) {
     if (!piece.is_json) {
-      sample.add_document(piece.data);
-    } else if (parse_line(piece.data, text, why)) {
-      sample.add_document(text);
-    } else {
+      text.swap(piece.data);
+    } else if (!text_of_line(piece.data, options.corpus.options.text_field, text, why)) {
       corpus.bad(piece.file, piece.line, why);
+      continue;
     }
+    sample.add_document(text);
+    taken.count(piece.file, text.size(), piece.ends_document);
   }
   NSA_CHECK(sample.bytes() > 0, "no text in the input: a tokenizer needs some to learn from");
+  std::printf("%s", taken.text().c_str());
   std::printf("sample: %s of %s bytes of text from %s files\n",
               grouped(static_cast<std::int64_t>(sample.bytes())).c_str(),
               grouped(static_cast<std::int64_t>(sample.seen_bytes())).c_str(),

@@ -1,6 +1,6 @@
-// Text for tokenizers: plain text and JSONL with "text", both also .gz / .zst (recognised by content), from files,
-// folders and globs. Streams: memory is bounded by one piece of plain text (64 MiB at most, 256 KiB usually) or one
-// JSONL line, whatever the size of the corpus.
+// Text for tokenizers: plain text and JSONL with a text field, both also gzip or zstd, recognised by content, from
+// files, folders and globs. Streams: memory is bounded by one piece of plain text (64 MiB at most, 256 KiB usually) or
+// one JSONL line, whatever the size of the corpus.
 #pragma once
 
 #include <cstddef>
@@ -13,15 +13,12 @@
 
 namespace nsa::data {
 
-enum class TextFormat {
-  automatic,
-  text,
-  jsonl
-};  ///< automatic: .jsonl, .ndjson (before .gz, .zst) are JSONL, everything else is plain text
-enum class OnBad { fail, skip };  ///< what to do with a line that is not UTF-8 or not JSON with a "text" string
+enum class TextFormat { automatic, text, jsonl };  ///< automatic: by content (JSONL by its name as well)
+enum class OnBad { fail, skip };  ///< what to do with a line that is not UTF-8 or not JSON with a text field
 
 struct CorpusOptions {
   TextFormat format = TextFormat::automatic;
+  std::string text_field = "text";  ///< of JSONL; "a.b": b in the object a
   /// Plain text: a line that is exactly this (without its line end) separates documents; blank_lines: every run of
   /// empty lines does. Neither: one file is one document.
   std::string separator;
@@ -31,7 +28,27 @@ struct CorpusOptions {
   std::function<std::size_t(std::string_view text, std::size_t at)> cut;
 };
 
-/// A JSONL line as it stands (parse_line makes a document of it, in another thread if need be), or a piece of a
+struct InputFile {
+  std::string path;
+  TextFormat format = TextFormat::automatic;  ///< automatic: a pipe, known when it is read
+};
+
+struct LeftOut {
+  std::string path, why;  ///< "a PNG image"
+};
+
+struct Inputs {
+  std::vector<InputFile> files;
+  std::vector<LeftOut> left_out;
+  std::int64_t bytes = 0;  ///< of the files as they lie on the disk
+};
+
+/// `inputs`: files, globs, and folders with every file below in the order of their names. Each file is taken once,
+/// however often it is named or linked. In a folder, hidden files, read-mes, checksums and what is not text are left
+/// out. Throws naming an input that does not exist, holds no text, or is a named file that is not text.
+Inputs find_inputs(const std::vector<std::string>& inputs, const CorpusOptions& options);
+
+/// A JSONL line as it stands (text_of_line makes a document of it, in another thread if need be), or a piece of a
 /// plain-text document, valid UTF-8.
 struct CorpusPiece {
   std::string data;
@@ -41,26 +58,23 @@ struct CorpusPiece {
   std::int64_t line = 0;  ///< from 1: where it begins
 };
 
-/// The "text" of a JSONL line. False, with the reason in `why`, when the line is not JSON, not UTF-8, or has no string
-/// "text".
-bool parse_line(std::string_view line, std::string& text, std::string& why);
-
 class Corpus {
  public:
-  /// `inputs`: files, folders (every file below, sorted, hidden ones left out) and globs. Throws naming an input that
-  /// does not exist or holds nothing.
+  /// Of find_inputs.
   Corpus(const std::vector<std::string>& inputs, CorpusOptions options);
   ~Corpus();
+  Corpus(Corpus&&) noexcept;
 
   /// The next piece in the order of the inputs. False at the end. Throws naming file and line.
   bool next(CorpusPiece& piece);
 
   /// Reports a bad line: throws "FILE:LINE: why" or counts it, as the options say. next() does so itself for plain
-  /// text; callers of parse_line do for JSONL.
+  /// text; callers of text_of_line do for JSONL.
   void bad(std::size_t file, std::int64_t line, const std::string& why);
 
-  const std::vector<std::string>& files() const { return files_; }
-  std::int64_t total_bytes() const { return total_bytes_; }            ///< of all files as they lie on the disk
+  const std::vector<InputFile>& files() const { return inputs_.files; }
+  const std::vector<LeftOut>& left_out() const { return inputs_.left_out; }
+  std::int64_t total_bytes() const { return inputs_.bytes; }           ///< of all files as they lie on the disk
   std::int64_t bytes_read() const;                                     ///< of those, for progress
   std::int64_t skipped() const { return skipped_; }                    ///< bad lines left out
   const std::string& first_skipped() const { return first_skipped_; }  ///< "FILE:LINE: why"
@@ -75,8 +89,8 @@ class Corpus {
   bool open_next();
 
   CorpusOptions options_;
-  std::vector<std::string> files_;
-  std::int64_t total_bytes_ = 0, finished_bytes_ = 0, skipped_ = 0;
+  Inputs inputs_;
+  std::int64_t finished_bytes_ = 0, skipped_ = 0;
   std::string first_skipped_;
   std::size_t file_ = 0;            // being read
   std::unique_ptr<Reader> reader_;  // null between files

@@ -2,122 +2,42 @@
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "core/check.h"
 #include "data/byte_stream.h"
-#include "data/shard.h"
+#include "data/inputs.h"
 #include "data/utf8.h"
 
 namespace nsa::data {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr std::size_t kPieceBytes = 1 << 18;                  // plain text is handed out in pieces of about this
 constexpr std::size_t kLongestPiece = std::size_t{64} << 20;  // text without any place to cut is cut here all the same
 constexpr std::size_t kNoLimit = static_cast<std::size_t>(-1);
 
-/// Keeps the string under the key "text" of the outermost object and nothing else: the callbacks of the library's event
-/// parser.
-class TextField {
- public:
-  using Json = nlohmann::json;
-  explicit TextField(std::string& text) : text_(text) {}
-  bool found = false;
-  std::string reason;
-
-  bool null() { return other(); }
-  bool boolean(bool) { return other(); }
-  bool number_integer(Json::number_integer_t) { return other(); }
-  bool number_unsigned(Json::number_unsigned_t) { return other(); }
-  bool number_float(Json::number_float_t, const Json::string_t&) { return other(); }
-  bool binary(Json::binary_t&) { return other(); }
-  bool string(Json::string_t& value) {
-    if (depth_ == 1 && key_is_text_) {
-      text_ = std::move(value);
-      found = true;
-    }
-    return true;
-  }
-  bool start_object(std::size_t) { return other() && ++depth_ > 0; }
-  bool end_object() { return --depth_ >= 0; }
-  bool start_array(std::size_t) {
-    if (depth_ == 0) reason = "an array where an object with \"text\" should be";
-    return reason.empty() && other() && ++depth_ > 0;
-  }
-  bool end_array() { return --depth_ >= 0; }
-  bool key(Json::string_t& name) {
-    if (depth_ == 1) key_is_text_ = name == "text";
-    return true;
-  }
-  bool parse_error(std::size_t position, const std::string&, const Json::exception& error) {
-    const bool utf8 = std::string_view(error.what()).find("UTF-8") != std::string_view::npos;
-    reason = fmt::format("{} at byte {}", utf8 ? "invalid UTF-8" : "broken JSON", position);
-    return false;
-  }
-
- private:
-  bool other() {
-    if (depth_ == 1 && key_is_text_) reason = "\"text\" is not a string";
-    return reason.empty();
-  }
-  std::string& text_;
-  int depth_ = 0;
-  bool key_is_text_ = false;
-};
-
-bool is_jsonl(const std::string& path) {
-  fs::path name = path;
-  if (name.extension() == ".gz" || name.extension() == ".zst") name = name.stem();
-  return name.extension() == ".jsonl" || name.extension() == ".ndjson";
-}
-
-/// Regular files below a folder, sorted by path, hidden files and folders left out.
-std::vector<std::string> files_below(const std::string& folder) {
-  std::vector<std::string> files;
-  std::error_code error;
-  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    const bool hidden = entry->path().filename().string().starts_with(".");
-    if (hidden && entry->is_directory()) entry.disable_recursion_pending();
-    if (!hidden && entry->is_regular_file()) files.push_back(entry->path().string());
-  }
-  NSA_CHECK(!error, "{}: the folder cannot be read: {}", folder, error.message());
-  NSA_CHECK(!files.empty(), "{}: no file in this folder", folder);
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
 }  // namespace
-
-bool parse_line(std::string_view line, std::string& text, std::string& why) {
-  TextField field(text);
-  const bool parsed = nlohmann::json::sax_parse(line.begin(), line.end(), &field);
-  if (!parsed || !field.reason.empty()) {
-    why = field.reason;
-  } else if (!field.found) {
-    why = "no \"text\" in the JSON object";
-  } else {
-    return true;
-  }
-  return false;
-}
 
 /// Lines of one file.
 struct Corpus::Reader {
-  explicit Reader(const std::string& path, bool json) : bytes(path), is_json(json), buffer(kPieceBytes) {}
+  explicit Reader(const std::string& path) : bytes(path), buffer(kPieceBytes) {}
   ByteStream bytes;
-  bool is_json;
+  bool is_json = false;
   std::vector<char> buffer;
   std::size_t begin = 0, end = 0;  // unread part of buffer
   std::string line;         // the last one read, with its line end; of a plain-text line beyond the limit, a part
   std::int64_t number = 0;  // of that line, from 1
   bool starts = true, complete = true;  // is `line` the beginning of its line, and its end?
 
+  std::string_view head();
   bool next(std::size_t limit);
 };
+
+/// Before the first line: what the file begins with, as far as the buffer holds it.
+std::string_view Corpus::Reader::head() {
+  for (std::size_t n = 1; n > 0 && end < kHeadBytes; end += n) n = bytes.read(buffer.data() + end, kHeadBytes - end);
+  return {buffer.data(), end};
+}
 
 bool Corpus::Reader::next(std::size_t limit) {
   starts = complete;
@@ -158,38 +78,29 @@ bool Corpus::Reader::next(std::size_t limit) {
   return !line.empty();
 }
 
-Corpus::Corpus(const std::vector<std::string>& inputs, CorpusOptions options) : options_(std::move(options)) {
-  NSA_CHECK(!inputs.empty(), "no input given: name files, folders or globs");
-  for (const std::string& input : expand_globs(inputs)) {
-    std::error_code error;
-    if (fs::is_directory(input, error)) {
-      for (std::string& file : files_below(input)) files_.push_back(std::move(file));
-    } else {
-      files_.push_back(input);
-    }
-  }
-  for (const std::string& file : files_) {
-    std::error_code error;
-    const auto size = fs::file_size(file, error);
-    if (!error) total_bytes_ += static_cast<std::int64_t>(size);
-  }
-}
+Corpus::Corpus(const std::vector<std::string>& inputs, CorpusOptions options)
+    : options_(std::move(options)), inputs_(find_inputs(inputs, options_)) {}
 
 Corpus::~Corpus() = default;
+Corpus::Corpus(Corpus&&) noexcept = default;
 
 std::int64_t Corpus::bytes_read() const { return finished_bytes_ + (reader_ ? reader_->bytes.position() : 0); }
 
 void Corpus::bad(std::size_t file, std::int64_t line, const std::string& why) {
-  const std::string sentence = fmt::format("{}:{}: {}", files_[file], line, why);
+  const std::string sentence = fmt::format("{}:{}: {}", files()[file].path, line, why);
   NSA_CHECK(options_.on_bad == OnBad::skip, "{} (--on-error skip leaves such lines out and counts them)", sentence);
   if (skipped_++ == 0) first_skipped_ = sentence;
 }
 
 bool Corpus::open_next() {
-  if (file_ == files_.size()) return false;
-  const bool json =
-      options_.format == TextFormat::jsonl || (options_.format == TextFormat::automatic && is_jsonl(files_[file_]));
-  reader_ = std::make_unique<Reader>(files_[file_], json);
+  if (file_ == files().size()) return false;
+  InputFile& file = inputs_.files[file_];
+  reader_ = std::make_unique<Reader>(file.path);
+  if (file.format == TextFormat::automatic) {
+    const std::string_view head = reader_->head();
+    file.format = format_of(file.path, content_of(head, head.size() < kHeadBytes));
+  }
+  reader_->is_json = file.format == TextFormat::jsonl;
   document_.clear();
   document_line_ = 1;
   try_cut_at_ = kPieceBytes;

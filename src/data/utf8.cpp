@@ -70,4 +70,20 @@ std::size_t utf8_unfinished_tail(std::string_view text) {
   return 0;
 }
 
+void append_utf8(std::string& text, std::int32_t point) {
+  const auto put = [&](std::int32_t byte) { text += static_cast<char>(byte); };
+  if (point < 0x80) return put(point);
+  if (point < 0x800) {
+    put(0xC0 | point >> 6);
+  } else if (point < 0x10000) {
+    put(0xE0 | point >> 12);
+    put(0x80 | (point >> 6 & 0x3F));
+  } else {
+    put(0xF0 | point >> 18);
+    put(0x80 | (point >> 12 & 0x3F));
+    put(0x80 | (point >> 6 & 0x3F));
+  }
+  put(0x80 | (point & 0x3F));
+}
+
 }  // namespace nsa::data

@@ -14,6 +14,7 @@
 #include "core/check.h"
 #include "core/program.h"
 #include "data/corpus.h"
+#include "data/json_line.h"
 
 namespace {
 
@@ -23,7 +24,8 @@ std::vector<std::string> read_documents(const std::vector<std::string>& inputs) 
   bool open = false;  // a plain-text document comes in pieces
   for (nsa::data::CorpusPiece piece; corpus.next(piece);) {
     std::string text, why;
-    if (piece.is_json && !nsa::data::parse_line(piece.data, text, why)) corpus.bad(piece.file, piece.line, why);
+    if (piece.is_json && !nsa::data::text_of_line(piece.data, "text", text, why))
+      corpus.bad(piece.file, piece.line, why);
     if (!open) documents.emplace_back();
     documents.back() += piece.is_json ? text : piece.data;
     open = !piece.ends_document;

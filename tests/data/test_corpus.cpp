@@ -1,4 +1,5 @@
 #include "data/corpus.h"
+#include "data/json_line.h"
 
 #include "tools.h"
 
@@ -23,7 +24,7 @@ Read read_all(const std::vector<std::string>& inputs, const CorpusOptions& optio
   for (CorpusPiece piece; corpus.next(piece);) {
     ++read.pieces;
     read.lines.push_back(piece.line);
-    if (piece.is_json && !parse_line(piece.data, text, why)) {
+    if (piece.is_json && !text_of_line(piece.data, options.text_field, text, why)) {
       corpus.bad(piece.file, piece.line, why);
       continue;
     }
@@ -47,7 +48,7 @@ using Texts = std::vector<std::string>;
 TEST_CASE("a plain file is one document, to the byte", "[corpus]") {
   const TempDir folder;
   for (const std::string& text : {std::string("one line"), std::string("a\r\n\r\nb\n\n"), std::string("\n"),
-                                  std::string("\xEF\xBB\xBFmark\n"), std::string(3, '\0')}) {
+                                  std::string("\xEF\xBB\xBFmark\n"), std::string("a\0b zero\0", 9)}) {
     write_text(folder / "a.txt", text);
     REQUIRE(read_all({folder / "a.txt"}).documents == Texts{text});
   }
@@ -118,18 +119,19 @@ TEST_CASE("bad lines are named, or skipped and counted", "[corpus]") {
   const std::string json = folder / "a.jsonl", text = folder / "b.txt";
   CorpusOptions skip;
   skip.on_bad = OnBad::skip;
-  const std::vector<std::pair<std::string, std::string>> lines{{"{\"text\": \"broken\"", "broken JSON"},
-                                                               {"{\"text\": \"bad \xFF byte\"}", "invalid UTF-8"},
-                                                               {"{\"txt\": \"misspelt\"}", "no \"text\""},
-                                                               {"{\"text\": 5}", "not a string"},
-                                                               {"{\"text\": [\"a\"]}", "not a string"},
-                                                               {"{\"text\": {\"text\": \"a\"}}", "not a string"},
-                                                               {"{\"text\": null}", "not a string"},
-                                                               {"[{\"text\": \"a\"}]", "array"},
-                                                               {"\"text\"", "no \"text\""},
-                                                               {"{\"text\": \"half \\ud800 pair\"}", "JSON"},
-                                                               {"{\"text\": \"a\"} {\"text\": \"b\"}", "broken JSON"},
-                                                               {"plain words", "broken JSON"}};
+  const std::vector<std::pair<std::string, std::string>> lines{
+      {"{\"text\": \"broken\"", "broken JSON"},
+      {"{\"text\": \"bad \xFF byte\"}", "invalid UTF-8"},
+      {"{\"txt\": \"misspelt\"}", "no \"text\""},
+      {"{\"text\": 5}", "not a string"},
+      {"{\"text\": [\"a\"]}", "not a string"},
+      {"{\"text\": {\"text\": \"a\"}}", "not a string"},
+      {"{\"text\": null}", "not a string"},
+      {"[{\"text\": \"a\"}]", "array"},
+      {"\"text\"", "no \"text\""},
+      {"{\"text\": \"half \\ud800 pair\"}", "half a surrogate pair (\\ud800 alone) at byte 16"},
+      {"{\"text\": \"a\"} {\"text\": \"b\"}", "broken JSON"},
+      {"plain words", "broken JSON"}};
   for (const auto& [line, why] : lines) {
     CAPTURE(line);
     write_text(json, "{\"text\": \"good\"}\n" + line + "\n{\"text\": \"also good\"}\n");

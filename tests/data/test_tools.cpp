@@ -137,6 +137,48 @@ TEST_CASE("tokenize: bad input stops it and leaves nothing, or is skipped", "[to
   REQUIRE(contains(again.output, "exists already"));
 }
 
+TEST_CASE("tokenize: content decides, and a table says what was taken for what", "[tools]") {
+  const TempDir folder;
+  std::filesystem::create_directories(folder / "f");
+  write_text(
+      folder / "f/c4.00000-of-00001.json.v1",
+      "{\"id\": NaN, \"meta\": {\"body\": \"inner\"}, \"text\": \"one\"}\n{\"text\": \"\"}\n{\"text\": \"three\"}\n");
+  write_text(folder / "f/words.txt", "plain words");
+  write_text(folder / "f/README.md", "# About");
+  const auto tokenize = [&](const std::string& name, const std::string& more) {
+    return run_tool("tokenize", (folder / "f") + " " + (folder / "f/words.txt") + " --tokenizer bytes --out " +
+                                    (folder / name) + more);
+  };
+  const Ran ran = tokenize("a", "");
+  CAPTURE(ran.output);
+  REQUIRE(ran.status == 0);
+  REQUIRE(documents_of({folder / "a_train_*.bin"}, "bytes") == std::vector<std::string>{"one", "three", "plain words"});
+  std::string plain;  // runs of spaces as one
+  for (const char c : ran.output) {
+    if (c != ' ' || !plain.ends_with(' ')) plain += c;
+  }
+  REQUIRE(contains(plain, "plain text 1 1 11 "));
+  REQUIRE(contains(plain, "JSON lines 1 2 8 "));
+  REQUIRE(contains(plain, "left out: a read-me 1 "));
+  REQUIRE(contains(plain, "left out: given twice 1 "));
+  REQUIRE(tokenize("b", " --format text").status == 0);
+  REQUIRE(documents_of({folder / "b_train_*.bin"}, "bytes").at(0).starts_with("{\"id\": NaN"));
+  REQUIRE(contains(tokenize("c", " --text-field meta.body").output, "no \"meta.body\""));
+  REQUIRE(tokenize("d", " --text-field meta.body --on-error skip").status == 0);
+  REQUIRE(documents_of({folder / "d_train_*.bin"}, "bytes") == std::vector<std::string>{"inner", "plain words"});
+  // An option that is for nothing given is refused.
+  REQUIRE(tokenize("e", " --text-field text --format text").status == 2);
+  REQUIRE(tokenize("e", " --document-separator blank-line --format jsonl").status == 2);
+  REQUIRE(tokenize("e", " --document-separator blank-line").status == 0);
+
+  // A pipe is read once, and known then.
+  REQUIRE(std::system(("mkfifo " + (folder / "pipe")).c_str()) == 0);
+  REQUIRE(std::system(("cat " + (folder / "f/c4.00000-of-00001.json.v1") + " > " + (folder / "pipe") + " &").c_str()) ==
+          0);
+  REQUIRE(run_tool("tokenize", (folder / "pipe") + " --tokenizer bytes --out " + (folder / "p")).status == 0);
+  REQUIRE(documents_of({folder / "p_train_*.bin"}, "bytes") == std::vector<std::string>{"one", "three"});
+}
+
 TEST_CASE("tokenize: wrong command lines and places", "[tools]") {
   const TempDir folder;
   write_text(folder / "in.txt", "text");
