@@ -8,7 +8,7 @@
 namespace nsa {
 
 /// From construction to destruction the signals only set a flag; afterwards the handlers from before are back.
-///   SIGTERM, SIGINT, SIGHUP, SIGUSR2: stop (a run finishes its step, saves and ends with 0)
+///   SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGXCPU: stop (a run finishes its step, saves and ends with 0)
 ///   SIGUSR1: save and go on
 /// A second SIGINT kills: a user who presses Ctrl-C twice means it. A SIGHUP that is ignored from the start (nohup)
 /// stays ignored. Objects may be nested, and then share the flags: a handler can reach nothing but a static.
@@ -26,7 +26,7 @@ class StopSignals {
   bool take_save_request();
 
  private:
-  std::array<struct sigaction, 5> before_;
+  std::array<struct sigaction, 6> before_;
 };
 
 }  // namespace nsa

@@ -107,7 +107,7 @@ struct CheckpointConfig {
   std::int64_t every = 0, keep = 2;
 
   void fields(FieldList& v) {
-    v.field("every", every, "save every so many steps; 0: only at the end and on SIGTERM/SIGINT", Range{0, 1e12});
+    v.field("every", every, "save every so many steps; 0: only at the end and when a signal asks", Range{0, 1e12});
     v.field("keep", keep, "checkpoints kept, newest first", Range{2, 1e6});
   }
 };

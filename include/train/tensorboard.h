@@ -21,14 +21,15 @@ std::string tf_record(std::string_view payload);
 
 class TensorBoardWriter {
  public:
-  /// Starts a new event file in `folder`. `restored_step` > 0 tells TensorBoard to forget, in the older files of the
-  /// folder, every step after it.
+  /// Starts a new event file in `folder`. TensorBoard is told to forget, in the older files of the folder, every step
+  /// after `restored_step`.
   TensorBoardWriter(const std::string& folder, std::int64_t restored_step);
   /// Scalars of one step, one record, flushed. False when it could not be written (the file stays whole).
   bool scalars(std::int64_t step, const std::vector<std::pair<std::string, double>>& values);
   const std::string& path() const { return file_.path(); }
 
  private:
+  bool older_;  // event files of earlier launches are there; looked for before there is one of ours
   AppendFile file_;
 };
 

@@ -33,7 +33,8 @@ Exit train(CLI::App& app, int argc, char** argv) {
   app.add_flag("--force-data", options.force_data, "resume although the data differ from what the run began with");
   app.add_flag("--force-schedule", options.force_schedule, "resume although schedule, batch or optimizer differ");
   app.footer(
-      "SIGTERM, SIGINT, SIGHUP and SIGUSR2 finish the step, save and end with 0; SIGUSR1 saves and goes on. The same "
+      "SIGTERM, SIGINT, SIGHUP, SIGUSR2 and SIGXCPU finish the step, save and end with 0; SIGUSR1 saves and goes on. "
+      "The same "
       "command resumes.");
   app.parse(argc, argv);
   const StopSignals signals;  // from here on: loading takes its time, too

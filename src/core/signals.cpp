@@ -10,8 +10,12 @@ struct Known {
   int number;
   const char* name;
 };
-constexpr std::array<Known, 5> kKnown{
-    {{SIGTERM, "SIGTERM"}, {SIGINT, "SIGINT"}, {SIGHUP, "SIGHUP"}, {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}}};
+constexpr std::array<Known, 6> kKnown{{{SIGTERM, "SIGTERM"},
+                                       {SIGINT, "SIGINT"},
+                                       {SIGHUP, "SIGHUP"},
+                                       {SIGUSR1, "SIGUSR1"},
+                                       {SIGUSR2, "SIGUSR2"},
+                                       {SIGXCPU, "SIGXCPU"}}};
 
 volatile sig_atomic_t g_stop = 0,
                       g_save = 0;  // the only things a handler may touch

@@ -102,6 +102,7 @@ void delete_folder(const std::string& path, Sentences& warnings) {
     if (error && !first) first = error;
   }
   if (rmdir(path.c_str()) == 0 || errno == ENOENT) return;
+  if (errno == ENOTDIR && unlink(path.c_str()) == 0) return;  // somebody's file with the name of one of our folders
   if (!first) first = std::error_code(errno, std::generic_category());
   warnings.push_back(fmt::format("cannot delete {}: {}", path, first.message()));
 }

@@ -6,6 +6,7 @@
 #include <bit>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 
 #include <fmt/format.h>
 
@@ -65,6 +66,14 @@ std::string event_file_name(const std::string& folder) {
   return fmt::format("{}/events.out.tfevents.{:010}.{}.{}.0", folder, now, host, getpid());
 }
 
+bool has_event_files(const std::string& folder) {
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error); !error && it != std::filesystem::directory_iterator();
+       it.increment(error))
+    if (it->path().filename().string().rfind("events.out.tfevents.", 0) == 0) return true;
+  return false;
+}
+
 }  // namespace
 
 std::uint32_t crc32c(std::string_view bytes) {
@@ -80,10 +89,10 @@ std::string tf_record(std::string_view payload) {
 }
 
 TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::int64_t restored_step)
-    : file_(event_file_name(folder)) {
+    : older_(has_event_files(folder)), file_(event_file_name(folder)) {
   std::string head = tf_record(wall_time() + field(3, std::string("brain.Event:2")));
   // SessionLog {1: status = START (1)} at step s makes TensorBoard drop what it has read of steps >= s.
-  if (restored_step > 0)
+  if (older_ || restored_step > 0)
     head += tf_record(wall_time() + field(2, restored_step + 1) + field(7, field(1, std::int64_t{1})));
   file_.append(head);
 }

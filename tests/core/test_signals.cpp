@@ -13,8 +13,8 @@ TEST_CASE("signals that stop set the flag; the handlers from before come back") 
     int number;
     const char* name;
   };
-  for (const Case& c :
-       {Case{SIGTERM, "SIGTERM"}, Case{SIGINT, "SIGINT"}, Case{SIGHUP, "SIGHUP"}, Case{SIGUSR2, "SIGUSR2"}}) {
+  for (const Case& c : {Case{SIGTERM, "SIGTERM"}, Case{SIGINT, "SIGINT"}, Case{SIGHUP, "SIGHUP"},
+                        Case{SIGUSR2, "SIGUSR2"}, Case{SIGXCPU, "SIGXCPU"}}) {
     struct sigaction before, after;
     sigaction(c.number, nullptr, &before);
     {

@@ -260,6 +260,16 @@ TEST_CASE("what cannot be deleted stops nothing: every later checkpoint is saved
   CHECK(names_in(run.path()) == std::vector<std::string>{"step_00000050", "step_00000060"});
 }
 
+TEST_CASE("a file with the name of one of our folders is in nobody's way") {
+  TempDir run;
+  fs::create_directories(run.path() + "/checkpoints");
+  for (const char* name : {"/step_00000005.tmp-99", "/step_00000010"})
+    std::ofstream(run.path() + "/checkpoints" + name) << "not a folder";
+  CHECK(save(run.path(), 10, 10).empty());
+  CHECK(names_in(run.path()) == std::vector<std::string>{"step_00000010"});
+  CHECK(find(run.path()).version == 10);
+}
+
 TEST_CASE("old checkpoints that cannot be moved or deleted at all stay; new ones are saved") {
   TempDir run;
   for (std::int64_t step : {10, 20}) save(run.path(), step, 1);

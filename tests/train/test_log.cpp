@@ -194,6 +194,12 @@ TEST_CASE("the event file: records with right checksums, tags and steps; a resta
   const auto again = tf_payloads(read_file(restarted.path()));
   REQUIRE(again.size() == 2);
   CHECK(again[1].substr(9) == std::string("\x10\xAD\x02\x3A\x02\x08\x01", 7));  // step 301, session log {status: START}
+
+  TempDir killed;  // before its first checkpoint: it begins again
+  write_file_atomic(killed.path() + "/events.out.tfevents.0000000001.host.1.0", "");
+  const auto begun = tf_payloads(read_file(TensorBoardWriter(killed.path(), 0).path()));
+  REQUIRE(begun.size() == 2);
+  CHECK(begun[1].substr(9) == std::string("\x10\x01\x3A\x02\x08\x01", 6));
 }
 
 TEST_CASE("run.log gets a readable line per shown step, and always the skipped ones") {
