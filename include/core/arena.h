@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/memory.h"
 #include "core/tensor.h"
 
 namespace nsa {
@@ -18,16 +19,14 @@ const char* name_of(Purpose purpose);
 
 class Arena {
  public:
-  static constexpr std::size_t kAlign = 64;  // cache line = AVX-512 vector; every tensor starts on one
-
   Arena() = default;
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  /// Allocates the slab (zero pages, transparent huge pages asked for). Throws with the bytes asked and the bytes free.
-  /// Only on an empty arena.
-  void reserve(std::size_t bytes);
+  /// Allocates the slab; its contents are whatever is there. Throws with the bytes asked and the bytes available. Only
+  /// on an empty arena.
+  void reserve(std::size_t bytes, Where where = Where::cpu);
   /// True while the arena has no slab: tensors then have data == nullptr and nothing may be computed with them.
   bool planning() const { return slab_ == nullptr; }
 
@@ -46,7 +45,8 @@ class Arena {
 
  private:
   friend class ArenaScope;
-  std::byte* slab_ = nullptr;
+  void* slab_ = nullptr;
+  Where where_ = Where::cpu;
   std::size_t capacity_ = 0, used_ = 0, peak_ = 0;
   std::array<std::size_t, static_cast<std::size_t>(Purpose::count)> now_{}, at_peak_{};
 };

@@ -17,16 +17,13 @@ struct Profile {
   std::map<std::string, Entry> ops;  ///< by op name
 };
 
-/// Adds the time from construction to destruction, and `bytes`, to `profile` under `name`; does nothing without a
-/// profile.
+/// Adds the time from construction to destruction, and `bytes`, to `profile` under `name`.
 class OpTimer {
  public:
-  OpTimer(Profile* profile, const char* name, double bytes) : profile_(profile), name_(name), bytes_(bytes) {
-    if (profile_) start_ = std::chrono::steady_clock::now();
-  }
+  OpTimer(Profile& profile, const char* name, double bytes)
+      : profile_(profile), name_(name), bytes_(bytes), start_(std::chrono::steady_clock::now()) {}
   ~OpTimer() {
-    if (!profile_) return;
-    Profile::Entry& entry = profile_->ops[name_];
+    Profile::Entry& entry = profile_.ops[name_];
     entry.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     entry.bytes += bytes_;
     ++entry.calls;
@@ -35,7 +32,7 @@ class OpTimer {
   OpTimer& operator=(const OpTimer&) = delete;
 
  private:
-  Profile* profile_;
+  Profile& profile_;
   const char* name_;
   double bytes_;
   std::chrono::steady_clock::time_point start_;

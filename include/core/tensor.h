@@ -1,6 +1,6 @@
-// A tensor is a view: pointer, type, dims. It owns nothing (memory belongs to an Arena), is contiguous and row-major,
-// and is passed by const reference: the constness is of the view, not of the elements. `Out`, `InOut`, `Saved`, `In` in
-// an op's signature say what happens to those.
+// A tensor is a view: pointer, type, dims, place. It owns nothing (memory belongs to an Arena), is contiguous and
+// row-major, and is passed by const reference: the constness is of the view, not of the elements. `Out`, `InOut`,
+// `Saved`, `In` in an op's signature say what happens to those.
 #pragma once
 
 #include <array>
@@ -10,6 +10,7 @@
 
 #include "core/check.h"
 #include "core/dtype.h"
+#include "core/where.h"
 
 namespace nsa {
 
@@ -50,6 +51,7 @@ struct Tensor {
   void* data = nullptr;  ///< null while planning (Arena without memory) and for an absent optional tensor
   DType dtype = DType::f32;
   Shape shape;
+  Where where = Where::cpu;  ///< whose memory `data` points into
 
   /// False for an optional tensor that is absent (no bias, no norm): it has rank 0.
   explicit operator bool() const { return shape.rank() > 0; }
@@ -57,20 +59,30 @@ struct Tensor {
   std::int64_t numel() const { return shape.rank() ? shape.numel() : 0; }
   std::size_t bytes() const { return static_cast<std::size_t>(numel()) * bytes_of(dtype); }
 
-  /// The elements. A wrong T is a programming error and throws.
+  /// The elements, for host code. Throws on memory the host cannot read (core/transfer.h brings it here) and on a wrong
+  /// T, a programming error.
   template <class T>
   T* as() const {
-    NSA_CHECK(dtype == dtype_of<T>::value, "tensor: read as {}, stored as {}", name_of(dtype_of<T>::value),
-              name_of(dtype));
-    return static_cast<T*>(data);
+    NSA_CHECK(where == Where::cpu, "tensor: {} of {} lives on {}: download it first", name_of(dtype), shape.str(),
+              name_of(where));
+    return raw<T>();
   }
   float* f32() const { return as<float>(); }
   std::int32_t* i32() const { return as<std::int32_t>(); }
 
+  /// The elements as the backend of `where` sees them: for the kernels of a backend and core/transfer.h alone.
+  template <class T>
+  T* raw() const {
+    NSA_CHECK(dtype == dtype_of<T>::value, "tensor: read as {}, stored as {}", name_of(dtype_of<T>::value),
+              name_of(dtype));
+    return static_cast<T*>(raw_bytes());
+  }
+  void* raw_bytes() const { return where == Where::fake ? reveal(data) : data; }
+
   /// The same elements under other dims.
   Tensor view(const Shape& dims) const {
     NSA_CHECK(dims.numel() == numel(), "tensor: view {} of {} changes the number of elements", dims.str(), shape.str());
-    return {data, dtype, dims};
+    return {data, dtype, dims, where};
   }
   /// Rows [begin, end) of the outermost dim.
   Tensor rows(std::int64_t begin, std::int64_t end) const {
@@ -79,7 +91,7 @@ struct Tensor {
     for (int i = 1; i < shape.rank(); ++i) dims.push_back(shape[i]);
     const std::int64_t row = dim(0) ? numel() / dim(0) : 0;
     return {data ? static_cast<char*>(data) + static_cast<std::size_t>(begin * row) * bytes_of(dtype) : nullptr, dtype,
-            dims};
+            dims, where};
   }
 };
 

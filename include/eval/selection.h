@@ -16,6 +16,6 @@ struct SelectionResult {
 
 /// Compares s.selected with `want`, both (B,Hkv,T,n). Where they differ, scores (Eq. 9, 10) are computed in double from
 /// s.q and s.kc.
-SelectionResult compare_selection(const NsaAttention::Saved& s, In want, const NsaShape& nsa);
+SelectionResult compare_selection(const NsaAttention::Saved& s, In want, const NsaShape& geometry);
 
 }  // namespace nsa

@@ -6,9 +6,10 @@
 
 namespace nsa {
 
-/// Sizes every layer of one micro-batch needs.
+/// What every layer of one micro-batch needs to know: its sizes, and the type its activations have.
 struct BatchShape {
   std::int64_t B = 0, T = 0;
+  DType dtype = DType::f32;
   std::int64_t N() const { return B * T; }
 };
 
@@ -20,7 +21,7 @@ struct HeadNorm {
     Tensor pre, rstd;  // (B,T,H,D) before the norm, (B*T*H)
   };
   explicit operator bool() const { return norm.w != nullptr; }
-  Saved take(Device& dev, const Shape& heads) const;
+  Saved take(Device& dev, const Shape& heads, DType type) const;
   /// y = norm(pre)
   void forward(Device& dev, Out y, const Saved& s) const;
   /// dx becomes the gradient of `pre`, in place

@@ -22,7 +22,7 @@ Flops flops_per_token(const ModelConfig& config, std::int64_t T);
 /// Query-key pairs of one head and one sequence: full causal (window 0) or windowed.
 double attention_pairs(std::int64_t T, std::int64_t window);
 /// The same for the compression and the selected branch (the selected branch's last block counts only tokens <= t).
-double compressed_pairs(std::int64_t T, const NsaShape& nsa);
-double selected_pairs(std::int64_t T, const NsaShape& nsa);
+double compressed_pairs(std::int64_t T, const NsaShape& geometry);
+double selected_pairs(std::int64_t T, const NsaShape& geometry);
 
 }  // namespace nsa

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "model/block.h"
@@ -19,9 +20,9 @@ using LookAtBlock = std::function<void(std::int64_t layer, const Block::Saved&)>
 class Gpt {
  public:
   /// Declares the parameters, takes their slabs and the RoPE table for sequences of up to `max_T` tokens from
-  /// dev.params. With a planning dev.params only bytes are counted. Weights are whatever the slab holds (zeros) until
-  /// params().initialise() or load_tensors().
-  Gpt(Device& dev, const ModelConfig& config, std::int64_t max_T, Params::With with);
+  /// dev.params. With a planning dev.params only bytes are counted. Ops compute in `type`, f32 or bf16. Weights are
+  /// whatever the slab holds until params().initialise(), or load_tensors() and params().refresh_copies().
+  Gpt(Device& dev, const ModelConfig& config, std::int64_t max_T, Params::With with, DType type = DType::f32);
   Gpt(const Gpt&) = delete;  // layers point at params_
   Gpt& operator=(const Gpt&) = delete;
 
@@ -29,15 +30,15 @@ class Gpt {
   Params& params() { return params_; }
   const Params& params() const { return params_; }
 
-  /// Forward and backward of one micro-batch. losses (B*T); tokens, targets (B,T) i32; adds scale * d(sum of losses)/dw
-  /// into every gradient.
+  /// Forward and backward of one micro-batch. losses (B*T) f32; tokens, targets (B,T) i32; adds scale * d(sum of
+  /// losses)/dw into every gradient.
   void train(Device& dev, Out losses, In tokens, In targets, float scale, Recompute recompute,
              const LookAtBlock& look = {}) const;
   /// Forward only: losses (B*T).
   void evaluate(Device& dev, Out losses, In tokens, In targets) const;
-  /// Forward only: logits of all positions, (B*T, V). For tests and verification: B*T*V floats at once.
+  /// Forward only: logits of all positions, (B*T, V) f32. For tests and verification: B*T*V floats at once.
   void logits(Device& dev, Out logits, In tokens, const LookAtBlock& look = {}) const;
-  /// Forward only: logits (1,V) of position t of tokens (1,T). What stands after t does not matter (attention is
+  /// Forward only: logits (1,V) f32 of position t of tokens (1,T). What stands after t does not matter (attention is
   /// causal): callers may pad.
   void next_logits(Device& dev, Out logits, In tokens, std::int64_t t) const;
 
@@ -48,16 +49,22 @@ class Gpt {
   std::int64_t head_rows(std::int64_t N) const;
   /// x (N,C): the last block's output, nothing kept.
   void forward_only(Device& dev, Out x, In tokens, const LookAtBlock& look) const;
-  void head_forward(Device& dev, Out losses, In h, In targets) const;
-  void head_train(Device& dev, Out losses, Out dh, In h, In targets, float scale) const;
+  /// What training wants of the head besides the losses: dh (N,C), and scale * d losses/dw added into its gradient.
+  struct HeadBackward {
+    Tensor dh;
+    float scale;
+  };
+  void head_losses(Device& dev, Out losses, In h, In targets, const std::optional<HeadBackward>& backward) const;
+  BatchShape batch_of(In tokens) const { return {tokens.dim(0), tokens.dim(1), type_}; }
 
   ModelConfig config_;
+  DType type_;
   Params params_;
   Param* embed_ = nullptr;
   Param* lm_head_ = nullptr;  // null when tied
   Norm norm_;
   std::vector<Block> blocks_;
-  Tensor rope_;  // (max_T, Dk/2, 2)
+  Tensor rope_;  // (max_T, Dk/2, 2) f32
 };
 
 }  // namespace nsa

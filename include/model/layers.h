@@ -37,7 +37,7 @@ struct Mlp {
   struct Saved {
     Tensor gate, up, act;  // (N,F) each
   };
-  Saved take(Device& dev, std::int64_t N) const;
+  Saved take(Device& dev, std::int64_t N, DType type) const;
   /// Everything but the last product: fills Saved from x (N,C).
   void fill(Device& dev, const Saved& s, In x) const;
   /// x_out (N,C) += down(act)

@@ -4,6 +4,7 @@
 #include "core/check.h"
 #include "core/device.h"
 #include "core/profile.h"
+#include "core/transfer.h"
 
 #ifdef NSA_WITH_CUDA
 #define NSA_BACKEND(dev, name, ...) \
@@ -27,11 +28,22 @@ double tensor_bytes(const Scalar&) {
   return 0;
 }
 
-/// Calls the backend, timed when Device::profile is set.
+inline void check_place(const Device& dev, const char* op, const Tensor& t) {
+  NSA_CHECK(!t.data || t.where == dev.where, "{}: an argument {} lives on {}, the op runs on {}: upload it first", op,
+            t.shape.str(), name_of(t.where), name_of(dev.where));
+}
+template <class Scalar>
+void check_place(const Device&, const char*, const Scalar&) {}
+
+/// Calls the backend, timed when Device::profile is set: the device is idle at both ends.
 template <class Backend, class... Arguments>
 void dispatch(Device& dev, const char* name, Backend backend, const Arguments&... arguments) {
-  const OpTimer timer(dev.profile, name, dev.profile ? (tensor_bytes(arguments) + ...) : 0);
+  (check_place(dev, name, arguments), ...);
+  if (!dev.profile) return backend(dev, arguments...);
+  synchronise(dev);
+  const OpTimer timer(*dev.profile, name, (tensor_bytes(arguments) + ...));
   backend(dev, arguments...);
+  synchronise(dev);
 }
 
 }  // namespace nsa

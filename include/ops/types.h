@@ -1,7 +1,12 @@
 // Plain arguments of ops that are more than a number.
 #pragma once
 
+#include <cstdint>
+
 namespace nsa {
+
+/// Parameters begin at multiples of so many elements in their slabs.
+inline constexpr std::int64_t kAdamWRange = 64;
 
 /// One AdamW step; everything that depends on the step number is already in it.
 struct AdamWStep {

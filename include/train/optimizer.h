@@ -9,16 +9,11 @@
 
 namespace nsa {
 
-/// Global L2 norm of all gradients.
-double gradient_norm(Device& dev, const Params& params);
 /// min(1, clip / (norm + 1e-6)); 1 when clip is 0.
 double clip_factor(double norm, double clip);
 /// One update with everything in `config` but the learning rate, which is the schedule's. `t` counts updates from 1
 /// (bias correction).
-void adamw_step(Device& dev, Params& params, const OptimizerConfig& config, double lr, std::int64_t t,
+void adamw_step(Device& dev, const Params& params, const OptimizerConfig& config, double lr, std::int64_t t,
                 double grad_scale);
-
-/// The number in a one-element f32 tensor.
-double scalar(In one);
 
 }  // namespace nsa

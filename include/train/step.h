@@ -15,7 +15,8 @@ namespace nsa {
 /// Buffers of a micro-batch; they live in the parameter arena, for the whole run.
 struct BatchBuffers {
   Tensor tokens, targets;  // (B,T) i32
-  Tensor losses;           // (B*T)
+  Tensor losses;           // (B*T) f32
+  Tensor sums;             // (2) f32: of the losses, of the squared gradients; all the host reads of a step
   BatchBuffers(Device& dev, std::int64_t B, std::int64_t T);
   /// The first b sequences of the buffers.
   BatchBuffers first(std::int64_t b) const;

@@ -41,8 +41,7 @@ Exit generate(CLI::App& app, int argc, char** argv) {
   const MemoryPlan plan = plan_generation(config.model, max_T, cpu_threads(config));
   Device dev;
   dev.threads = cpu_threads(config);
-  dev.params.reserve(plan.params.bytes);
-  dev.work.reserve(plan.work.bytes);
+  dev.reserve(plan.params.bytes, plan.work.bytes);
   Gpt gpt(dev, config.model, max_T, Params::With::weights);
   load_tensors(model_file(checkpoint), gpt.params().weights(), cpu_threads(config));
 

@@ -1,10 +1,5 @@
 #include "core/arena.h"
 
-#include <sys/mman.h>
-
-#include <cerrno>
-#include <cstring>
-
 namespace nsa {
 
 const char* name_of(Purpose purpose) {
@@ -21,20 +16,14 @@ const char* name_of(Purpose purpose) {
 }
 
 Arena::~Arena() {
-  if (slab_) munmap(slab_, capacity_);
+  if (slab_) release(where_, slab_, capacity_);
 }
 
-void Arena::reserve(std::size_t bytes) {
+void Arena::reserve(std::size_t bytes, Where where) {
   NSA_CHECK(!slab_ && used_ == 0, "arena: reserve() on an arena in use");
-  const std::size_t rounded = bytes ? bytes : kAlign;
-  void* p = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  NSA_CHECK(p != MAP_FAILED,
-            "memory: {:.2f} GiB asked, the system refused ({}); a smaller train.micro_batch, data.sequence_length or "
-            "train.recompute=block needs less",
-            static_cast<double>(bytes) / (1 << 30), std::strerror(errno));
-  madvise(p, rounded, MADV_HUGEPAGE);
-  slab_ = static_cast<std::byte*>(p);
-  capacity_ = rounded;
+  capacity_ = bytes ? bytes : kAlign;
+  where_ = where;
+  slab_ = allocate(where, capacity_);
   reset_peak();
 }
 
@@ -45,7 +34,8 @@ Tensor Arena::take(DType dtype, const Shape& dims, Purpose purpose) {
     NSA_CHECK(used_ + bytes <= capacity_,
               "arena: the plan reserved {} bytes, {} are needed (a bug: planning and running disagree)", capacity_,
               used_ + bytes);
-    t.data = slab_ + used_;
+    t.data = static_cast<char*>(slab_) + used_;
+    t.where = where_;
   }
   used_ += bytes;
   now_[static_cast<std::size_t>(purpose)] += bytes;

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <functional>
 
 #include "core/median.h"
 #include "core/profile.h"
 #include "core/rng.h"
+#include "core/transfer.h"
 #include "model/flops.h"
 #include "train/optimizer.h"
 #include "train/plan.h"
@@ -75,11 +77,10 @@ TrainBench bench_train(const Config& config, int threads, int repeat) {
   const MemoryPlan plan = plan_memory(config, threads);
   Device dev;
   dev.threads = threads;
-  dev.params.reserve(plan.params.bytes);
-  dev.work.reserve(plan.work.bytes);
+  dev.reserve(plan.params.bytes, plan.work.bytes);
   const std::int64_t B = config.train.micro_batch, T = config.data.sequence_length;
   Gpt gpt(dev, config.model, T, Params::With::training);
-  gpt.params().initialise(1, config.model.init_std, config.model.num_layers);
+  gpt.params().initialise(dev, 1, config.model.init_std, config.model.num_layers);
   const BatchBuffers batch(dev, B, T);
   const Rng rng(1, "tokens");
   for (std::int64_t i = 0; i < B * T; ++i) {
@@ -90,12 +91,14 @@ TrainBench bench_train(const Config& config, int threads, int repeat) {
   }
   std::int64_t t = 0;
   const auto step = [&] {
-    op::fill(dev, gpt.params().grads(), 0.0f);
+    op::fill(dev, gpt.params().slabs().grad, 0.0f);
     for (std::int64_t micro = 0; micro < config.accumulation(); ++micro) {
       gpt.train(dev, batch.losses, batch.tokens, batch.targets, 1.0f / static_cast<float>(config.train.batch_tokens),
                 config.train.recompute);
     }
-    const double norm = gradient_norm(dev, gpt.params());
+    op::sum(dev, batch.sums.rows(0, 1), batch.losses, Write::overwrite);
+    op::sum_squares(dev, batch.sums.rows(1, 2), gpt.params().slabs().grad, Write::overwrite);
+    const double norm = std::sqrt(static_cast<double>(downloaded<float>(batch.sums)[1]));
     adamw_step(dev, gpt.params(), config.train.optimizer, 1e-4, ++t, clip_factor(norm, config.train.grad_clip));
   };
 
@@ -124,8 +127,9 @@ double attention_gflop(const AttentionSizes& sizes) {
   const AttentionConfig& a = sizes.attention;
   double pairs = attention_pairs(sizes.T, a.window);
   if (a.type == AttentionType::nsa) {
-    const NsaShape nsa = nsa_shape(a);
-    pairs = compressed_pairs(sizes.T, nsa) + selected_pairs(sizes.T, nsa) + attention_pairs(sizes.T, nsa.w);
+    const NsaShape geometry = nsa_shape(a);
+    pairs =
+        compressed_pairs(sizes.T, geometry) + selected_pairs(sizes.T, geometry) + attention_pairs(sizes.T, geometry.w);
   }
   return 2e-9 * static_cast<double>(a.num_heads) * static_cast<double>(a.head_dim + a.Dv()) * pairs;
 }
@@ -136,13 +140,13 @@ namespace {
 struct AttentionRun {
   Device& dev;
   AttentionConfig config;
-  NsaShape nsa;
+  NsaShape geometry;
   BatchShape batch;
   Tensor q, k, v, d_o, o, lse, delta, dq, dk, dv;  // both kinds
   Tensor kc, vc, dkc, dvc, o_cmp, o_win, lse_cmp, lse_win, o_sum, gates, d_logits, deltas, selected, dk2, dv2;
 
   AttentionRun(Device& device, const AttentionSizes& sizes)
-      : dev(device), config(sizes.attention), nsa(nsa_shape(config)), batch{1, sizes.T} {
+      : dev(device), config(sizes.attention), geometry(nsa_shape(config)), batch{1, sizes.T} {
     const std::int64_t T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim,
                        Dv = config.Dv();
     const auto take = [&](const Shape& s) { return dev.params.take(DType::f32, s, Purpose::activations); };
@@ -150,12 +154,12 @@ struct AttentionRun {
     o = take({1, T, H, Dv}), lse = take({1, T, H}), delta = take({1, T, H});
     dq = take(q.shape), dk = take(k.shape), dv = take(v.shape);
     if (config.type == AttentionType::nsa) {
-      const std::int64_t Tc = nsa.Tc(T);
+      const std::int64_t Tc = geometry.Tc(T);
       kc = take({1, Tc, Hkv, Dk}), vc = take({1, Tc, Hkv, Dv}), dkc = take(kc.shape), dvc = take(vc.shape);
       o_cmp = take(o.shape), o_win = take(o.shape), o_sum = take(o.shape), lse_cmp = take(lse.shape),
       lse_win = take(lse.shape);
       gates = take({T, H, 3}), d_logits = take(gates.shape), deltas = take({3, T, H});
-      selected = dev.params.take(DType::i32, {1, Hkv, T, nsa.n}, Purpose::activations);
+      selected = dev.params.take(DType::i32, {1, Hkv, T, geometry.n}, Purpose::activations);
       dk2 = take(k.shape), dv2 = take(v.shape);
     }
     if (dev.params.planning()) return;
@@ -163,12 +167,12 @@ struct AttentionRun {
   }
   void forward() const {
     if (config.type == AttentionType::full) return op::attention_forward(dev, o, lse, q, k, v, config.window);
-    op::compress_forward(dev, kc, {}, k, {}, Compressor::mean, nsa);
-    op::compress_forward(dev, vc, {}, v, {}, Compressor::mean, nsa);
-    op::attend_compressed_forward(dev, o_cmp, lse_cmp, q, kc, vc, nsa);
-    op::select_blocks(dev, selected, q, kc, lse_cmp, nsa);
-    op::attend_selected_forward(dev, o, lse, q, k, v, selected, nsa);
-    op::attention_forward(dev, o_win, lse_win, q, k, v, nsa.w);
+    op::compress_forward(dev, kc, {}, k, {}, Compressor::mean, geometry);
+    op::compress_forward(dev, vc, {}, v, {}, Compressor::mean, geometry);
+    op::attend_compressed_forward(dev, o_cmp, lse_cmp, q, kc, vc, geometry);
+    op::select_blocks(dev, selected, q, kc, lse_cmp, geometry);
+    op::attend_selected_forward(dev, o, lse, q, k, v, selected, geometry);
+    op::attention_forward(dev, o_win, lse_win, q, k, v, geometry.w);
     op::fill(dev, gates, 0.0f);
     const Shape heads{batch.T, config.num_heads, config.Dv()};
     op::gate_forward(dev, o_sum.view(heads), gates, o_cmp.view(heads), o.view(heads), o_win.view(heads));
@@ -181,11 +185,11 @@ struct AttentionRun {
     const Shape heads{batch.T, config.num_heads, config.Dv()};
     op::gate_backward(dev, d_logits, deltas, o_cmp.view(heads), o.view(heads), o_win.view(heads), gates,
                       d_o.view(heads));
-    op::attend_compressed_backward(dev, dq, dkc, dvc, o_cmp, branch(0), lse_cmp, q, kc, vc, nsa, Write::overwrite);
-    op::compress_backward(dev, dk2, {}, dkc, {}, k, {}, Compressor::mean, nsa);
-    op::compress_backward(dev, dv2, {}, dvc, {}, v, {}, Compressor::mean, nsa);
-    op::attend_selected_backward(dev, dq, dk, dv, o, branch(1), lse, q, k, v, selected, nsa, Write::add);
-    op::attention_backward(dev, dq, dk2, dv2, o_win, branch(2), lse_win, q, k, v, nsa.w, Write::add);
+    op::attend_compressed_backward(dev, dq, dkc, dvc, o_cmp, branch(0), lse_cmp, q, kc, vc, geometry, Write::overwrite);
+    op::compress_backward(dev, dk2, {}, dkc, {}, k, {}, Compressor::mean, geometry);
+    op::compress_backward(dev, dv2, {}, dvc, {}, v, {}, Compressor::mean, geometry);
+    op::attend_selected_backward(dev, dq, dk, dv, o, branch(1), lse, q, k, v, selected, geometry, Write::add);
+    op::attention_backward(dev, dq, dk2, dv2, o_win, branch(2), lse_win, q, k, v, geometry.w, Write::add);
   }
 
  private:

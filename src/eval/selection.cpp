@@ -20,10 +20,10 @@ std::string listed(const std::int32_t* row, std::int64_t n) {
 
 // score[j] of query t for one kv head: probabilities of its G heads over the visible compressed blocks, folded onto
 // select blocks (Eq. 9, 10).
-std::vector<double> scores_of(const NsaAttention::Saved& s, const NsaShape& nsa, std::int64_t b, std::int64_t kv,
+std::vector<double> scores_of(const NsaAttention::Saved& s, const NsaShape& geometry, std::int64_t b, std::int64_t kv,
                               std::int64_t t) {
   const std::int64_t T = s.q.dim(1), H = s.q.dim(2), D = s.q.dim(3), Tc = s.kc.dim(1), Hkv = s.kc.dim(2), G = H / Hkv,
-                     visible = nsa.visible(t);
+                     visible = geometry.visible(t);
   std::vector<double> p_sum(static_cast<std::size_t>(visible), 0.0), p(p_sum.size());
   for (std::int64_t h = kv * G; h < (kv + 1) * G && visible; ++h) {
     const float* q = s.q.f32() + ((b * T + t) * H + h) * D;
@@ -38,8 +38,8 @@ std::vector<double> scores_of(const NsaAttention::Saved& s, const NsaShape& nsa,
     for (double& v : p) sum += v = std::exp(v - max);
     for (std::size_t i = 0; i < p.size(); ++i) p_sum[i] += p[i] / sum;
   }
-  const std::int64_t per_block = nsa.l_sel / nsa.d, per_compressed = nsa.l / nsa.d;
-  std::vector<double> score(static_cast<std::size_t>(t / nsa.l_sel + 1), 0.0);
+  const std::int64_t per_block = geometry.l_sel / geometry.d, per_compressed = geometry.l / geometry.d;
+  std::vector<double> score(static_cast<std::size_t>(t / geometry.l_sel + 1), 0.0);
   for (std::size_t j = 0; j < score.size(); ++j)
     for (std::int64_t m = 0; m < per_block; ++m)
       for (std::int64_t r = 0; r < per_compressed; ++r) {
@@ -71,7 +71,7 @@ bool is_tie(const std::vector<double>& score, const std::int32_t* got, const std
 
 }  // namespace
 
-SelectionResult compare_selection(const NsaAttention::Saved& s, In want, const NsaShape& nsa) {
+SelectionResult compare_selection(const NsaAttention::Saved& s, In want, const NsaShape& geometry) {
   NSA_CHECK(want.shape == s.selected.shape, "verify: selected has shape {} in the file, {} is computed",
             want.shape.str(), s.selected.shape.str());
   const std::int64_t Hkv = want.dim(1), T = want.dim(2), n = want.dim(3), rows = want.numel() / n;
@@ -81,7 +81,7 @@ SelectionResult compare_selection(const NsaAttention::Saved& s, In want, const N
     const std::int32_t *got = s.selected.i32() + row * n, *expected = want.i32() + row * n;
     if (std::equal(got, got + n, expected)) continue;
     const std::int64_t t = row % T, kv = row / T % Hkv, b = row / T / Hkv;
-    if (is_tie(scores_of(s, nsa, b, kv, t), got, expected, n)) {
+    if (is_tie(scores_of(s, geometry, b, kv, t), got, expected, n)) {
       ++ties;
     } else if (wrong++ == 0) {
       result.worst = fmt::format("[{}, {}, {}]: got {}, expected {}", b, kv, t, listed(got, n), listed(expected, n));

@@ -9,6 +9,7 @@
 #include "eval/golden_config.h"
 #include "eval/selection.h"
 #include "model/gpt.h"
+#include "core/transfer.h"
 #include "train/optimizer.h"
 
 namespace nsa {
@@ -70,7 +71,7 @@ void load(const SafetensorsReader& file, const std::string& prefix, Params& para
     const Tensor& stored = file.at(prefix + p.name);
     NSA_CHECK(stored.shape == p.shape, "{}: {}{} has shape {}, the config asks for {}", file.path(), prefix, p.name,
               stored.shape.str(), p.shape.str());
-    std::memcpy(p.w.data, stored.data, stored.bytes());
+    upload(p.master, stored.data);
   }
 }
 
@@ -154,12 +155,12 @@ struct LayerRun {
     Params params;
     if (config.attention.type == AttentionType::nsa) {
       const NsaAttention layer = NsaAttention::declare(params, "", config);
-      params.allocate(dev, Params::With::training);
+      params.allocate(dev, Params::With::training, DType::f32);
       if (!dev.planning()) load(file, "param.", params);
       run(dev, params, layer);
     } else {
       const FullAttention layer = FullAttention::declare(params, "", config);
-      params.allocate(dev, Params::With::training);
+      params.allocate(dev, Params::With::training, DType::f32);
       if (!dev.planning()) load(file, "param.", params);
       run(dev, params, layer);
     }
@@ -172,8 +173,7 @@ void planned(int threads, F&& pass) {
   Device plan, dev;
   plan.threads = dev.threads = threads;
   pass(plan);
-  dev.params.reserve(plan.params.peak());
-  dev.work.reserve(plan.work.peak());
+  dev.reserve(plan.params.peak(), plan.work.peak());
   pass(dev);
 }
 
@@ -212,28 +212,30 @@ struct ModelRun {
                  targets = dev.params.take(DType::i32, {B, T}, Purpose::activations);
     const Tensor losses = dev.work.take(DType::f32, {N}, Purpose::activations);
     const Tensor logits = dev.work.take(DType::f32, {N, golden.model.vocab_size}, Purpose::logits),
-                 mean = dev.work.take(DType::f32, {1}, Purpose::scratch);
+                 sums = dev.work.take(DType::f32, {2}, Purpose::scratch);
     if (!dev.planning()) load(file, "param0.", gpt.params());
     std::vector<float> loss_of_step, norm_of_step;
     for (std::int64_t step = 0; step < (dev.planning() ? 1 : steps); ++step) {
       if (!dev.planning()) split(all.i32() + step * B * (T + 1), B, T, tokens.i32(), targets.i32());
       if (step == 0) compare_first_step(dev, gpt, tokens, logits);
-      op::fill(dev, gpt.params().grads(), 0.0f);
+      op::fill(dev, gpt.params().slabs().grad, 0.0f);
       gpt.train(dev, losses, tokens, targets, 1.0f / static_cast<float>(N), Recompute::none);
-      op::sum(dev, mean, losses);
-      const double norm = gradient_norm(dev, gpt.params());
+      op::sum(dev, sums.rows(0, 1), losses, Write::overwrite);
+      op::sum_squares(dev, sums.rows(1, 2), gpt.params().slabs().grad, Write::overwrite);
       if (dev.planning()) return;
+      const std::vector<float> read = downloaded<float>(sums);
+      const double norm = std::sqrt(static_cast<double>(read[1]));
       if (step == 0) compare_gradients(report, file, "grad0.", gpt.params());
       adamw_step(dev, gpt.params(), golden.optimizer, golden.optimizer.lr, step + 1,
                  clip_factor(norm, golden.grad_clip));
-      loss_of_step.push_back(static_cast<float>(scalar(mean) / static_cast<double>(N)));
+      loss_of_step.push_back(read[0] / static_cast<float>(N));
       norm_of_step.push_back(static_cast<float>(norm));
     }
     report.rows.push_back(compare("losses", view_of(loss_of_step, {steps}), file.at("losses"), kTolerance));
     report.rows.push_back(compare("grad_norms", view_of(norm_of_step, {steps}), file.at("grad_norms"), kTolerance));
     const std::string updated = "param" + std::to_string(steps) + ".";
     for (const Param& p : gpt.params().list())
-      report.rows.push_back(compare(updated + p.name, p.w, file.at(updated + p.name), kUpdatedTolerance));
+      report.rows.push_back(compare(updated + p.name, p.master, file.at(updated + p.name), kUpdatedTolerance));
   }
   static void split(const std::int32_t* window, std::int64_t B, std::int64_t T, std::int32_t* tokens,
                     std::int32_t* targets) {

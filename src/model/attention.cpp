@@ -12,10 +12,10 @@ Tensor as_head_rows(const Tensor& heads) {
 
 }  // namespace
 
-HeadNorm::Saved HeadNorm::take(Device& dev, const Shape& heads) const {
+HeadNorm::Saved HeadNorm::take(Device& dev, const Shape& heads, DType type) const {
   Saved s;
   if (!*this) return s;
-  s.pre = dev.work.take(DType::f32, heads, Purpose::activations);
+  s.pre = dev.work.take(type, heads, Purpose::activations);
   s.rstd = dev.work.take(DType::f32, {heads[0] * heads[1] * heads[2]}, Purpose::activations);
   return s;
 }
@@ -49,15 +49,15 @@ FullAttention FullAttention::declare(Params& params, const std::string& prefix, 
 FullAttention::Saved FullAttention::take(Device& dev, BatchShape batch) const {
   const std::int64_t B = batch.B, T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim,
                      Dv = config.Dv();
-  const auto activation = [&](const Shape& shape) { return dev.work.take(DType::f32, shape, Purpose::activations); };
+  const auto activation = [&](const Shape& shape) { return dev.work.take(batch.dtype, shape, Purpose::activations); };
   Saved s;
   s.q = activation({B, T, H, Dk});
   s.k = activation({B, T, Hkv, Dk});
   s.v = activation({B, T, Hkv, Dv});
   s.o = activation({B, T, H, Dv});
-  s.lse = activation({B, T, H});
-  s.q_norm = q_norm.take(dev, s.q.shape);
-  s.k_norm = k_norm.take(dev, s.k.shape);
+  s.lse = dev.work.take(DType::f32, {B, T, H}, Purpose::activations);
+  s.q_norm = q_norm.take(dev, s.q.shape, batch.dtype);
+  s.k_norm = k_norm.take(dev, s.k.shape, batch.dtype);
   return s;
 }
 
@@ -76,8 +76,8 @@ void FullAttention::output(Device& dev, Out y, const Saved& s) const { o_proj.fo
 
 void FullAttention::backward(Device& dev, Out dx, In dy, In x, const Saved& s, In rope) const {
   ArenaScope scope(dev.work);
-  const auto activation = [&](const Shape& shape) { return dev.work.take(DType::f32, shape, Purpose::activations); };
-  const Tensor d_o = activation(s.o.shape), delta = activation(s.lse.shape);
+  const auto activation = [&](const Shape& shape) { return dev.work.take(x.dtype, shape, Purpose::activations); };
+  const Tensor d_o = activation(s.o.shape), delta = dev.work.take(DType::f32, s.lse.shape, Purpose::activations);
   const Tensor dq = activation(s.q.shape), dk = activation(s.k.shape), dv = activation(s.v.shape);
 
   o_proj.backward(dev, as_rows(d_o), dy, as_rows(s.o));

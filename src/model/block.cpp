@@ -21,15 +21,16 @@ Block Block::declare(Params& params, const std::string& prefix, const ModelConfi
 
 Block::Saved Block::take(Device& dev, BatchShape batch) const {
   const std::int64_t N = batch.N(), C = input_norm.w->shape[0];
-  const auto activation = [&](const Shape& shape) { return dev.work.take(DType::f32, shape, Purpose::activations); };
+  const auto activation = [&](const Shape& shape) { return dev.work.take(batch.dtype, shape, Purpose::activations); };
+  const auto statistics = [&] { return dev.work.take(DType::f32, {N}, Purpose::activations); };
   Saved s;
   s.h_attn = activation({N, C});
-  s.rstd_attn = activation({N});
+  s.rstd_attn = statistics();
   std::visit([&](const auto& layer) { s.attention = layer.take(dev, batch); }, attention);
   s.x_mid = activation({N, C});
   s.h_mlp = activation({N, C});
-  s.rstd_mlp = activation({N});
-  s.mlp = mlp.take(dev, N);
+  s.rstd_mlp = statistics();
+  s.mlp = mlp.take(dev, N, batch.dtype);
   return s;
 }
 
@@ -51,7 +52,7 @@ void Block::fill(Device& dev, const Saved& s, In x, In rope) const {
   input_norm.forward(dev, s.h_attn, s.rstd_attn, x);
   with_attention(*this, s, [&](const auto& layer, const auto& saved) {
     ArenaScope scope(dev.work);
-    const Tensor y = dev.work.take(DType::f32, x.shape, Purpose::activations);
+    const Tensor y = dev.work.take(x.dtype, x.shape, Purpose::activations);
     layer.fill(dev, saved, s.h_attn, rope);
     layer.output(dev, y, saved);
     op::add_rmsnorm_forward(dev, s.x_mid, s.h_mlp, s.rstd_mlp, x, y, post_attention_norm.w->w, post_attention_norm.eps);
@@ -66,7 +67,7 @@ void Block::output(Device& dev, Out x_out, const Saved& s) const {
 
 void Block::backward(Device& dev, InOut d, In x, const Saved& s, In rope) const {
   ArenaScope scope(dev.work);
-  const Tensor dh = dev.work.take(DType::f32, x.shape, Purpose::activations);
+  const Tensor dh = dev.work.take(x.dtype, x.shape, Purpose::activations);
   mlp.backward(dev, dh, d, s.h_mlp, s.mlp);
   post_attention_norm.backward(dev, d, dh, s.x_mid, s.rstd_mlp, Write::add);
   with_attention(*this, s,

@@ -11,18 +11,18 @@ double attention_pairs(std::int64_t T, std::int64_t window) {
   return w * (w + 1) / 2 + (t - w) * w;
 }
 
-double compressed_pairs(std::int64_t T, const NsaShape& nsa) {
+double compressed_pairs(std::int64_t T, const NsaShape& geometry) {
   double pairs = 0;
-  for (std::int64_t t = 0; t < T; ++t) pairs += static_cast<double>(nsa.visible(t));
+  for (std::int64_t t = 0; t < T; ++t) pairs += static_cast<double>(geometry.visible(t));
   return pairs;
 }
 
-double selected_pairs(std::int64_t T, const NsaShape& nsa) {
+double selected_pairs(std::int64_t T, const NsaShape& geometry) {
   double pairs = 0;
   for (std::int64_t t = 0; t < T; ++t) {
-    const std::int64_t current = t / nsa.l_sel,
-                       others = std::min(current, nsa.n - 1);  // the query's own block is always chosen
-    pairs += static_cast<double>(others * nsa.l_sel + t % nsa.l_sel + 1);
+    const std::int64_t current = t / geometry.l_sel,
+                       others = std::min(current, geometry.n - 1);  // the query's own block is always chosen
+    pairs += static_cast<double>(others * geometry.l_sel + t % geometry.l_sel + 1);
   }
   return pairs;
 }
@@ -39,16 +39,16 @@ Flops flops_per_token(const ModelConfig& config, std::int64_t T) {
   double weights = C * H * Dk + branches * C * Hkv * (Dk + Dv) + H * Dv * C + 3 * C * F;  // one layer
   double pair_flops = 2 * H * (Dk + Dv), pairs = attention_pairs(T, a.window);
   if (a.type == AttentionType::nsa) {
-    const NsaShape nsa = nsa_shape(a);
+    const NsaShape geometry = nsa_shape(a);
     weights += C * H * 3;
-    const double blocks = static_cast<double>(nsa.Tc(T)) / tokens, l = static_cast<double>(nsa.l);
+    const double blocks = static_cast<double>(geometry.Tc(T)) / tokens, l = static_cast<double>(geometry.l);
     if (a.compressor != Compressor::mean) {
       const double Ek = a.compressor == Compressor::mlp ? static_cast<double>(a.hidden_k()) : Dk,
                    Ev = a.compressor == Compressor::mlp ? static_cast<double>(a.hidden_v()) : Dv;
       weights += blocks * Hkv * (l * Dk * Ek + l * Dv * Ev);
       if (a.compressor == Compressor::mlp) weights += blocks * Hkv * (Ek * Dk + Ev * Dv);
     }
-    pairs = compressed_pairs(T, nsa) + selected_pairs(T, nsa) + attention_pairs(T, nsa.w);
+    pairs = compressed_pairs(T, geometry) + selected_pairs(T, geometry) + attention_pairs(T, geometry.w);
   }
   Flops flops;
   flops.matrices = 2 * (L * weights + C * V);

@@ -4,14 +4,15 @@
 
 namespace nsa {
 
-Gpt::Gpt(Device& dev, const ModelConfig& config, std::int64_t max_T, Params::With with) : config_(config) {
+Gpt::Gpt(Device& dev, const ModelConfig& config, std::int64_t max_T, Params::With with, DType type)
+    : config_(config), type_(type) {
   embed_ = &params_.declare("model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
   for (std::int64_t i = 0; i < config.num_layers; ++i)
     blocks_.push_back(Block::declare(params_, "model.layers." + std::to_string(i) + ".", config));
   norm_ = {&params_.declare("model.norm.weight", {config.hidden_size}, Init::ones),
            static_cast<float>(config.norm_eps)};
   if (!config.tie_embeddings) lm_head_ = &params_.declare("lm_head.weight", {config.vocab_size, config.hidden_size});
-  params_.allocate(dev, with);
+  params_.allocate(dev, with, type);
   rope_ = dev.params.take(DType::f32, {max_T, config.attention.head_dim / 2, 2}, Purpose::weights);
   if (rope_.data) op::rope_table(dev, rope_, config.rope_theta);
 }
@@ -26,9 +27,9 @@ std::int64_t Gpt::head_rows(std::int64_t N) const {
 void Gpt::train(Device& dev, Out losses, In tokens, In targets, float scale, Recompute recompute,
                 const LookAtBlock& look) const {
   ArenaScope scope(dev.work);
-  const BatchShape batch{tokens.dim(0), tokens.dim(1)};
+  const BatchShape batch = batch_of(tokens);
   const Shape rows{batch.N(), config_.hidden_size};
-  const auto activation = [&] { return dev.work.take(DType::f32, rows, Purpose::activations); };
+  const auto activation = [&] { return dev.work.take(type_, rows, Purpose::activations); };
   const Tensor flat_tokens = tokens.view({batch.N()});
   const std::size_t L = blocks_.size();
 
@@ -58,7 +59,7 @@ void Gpt::train(Device& dev, Out losses, In tokens, In targets, float scale, Rec
     const Tensor h = activation(), dh = activation();
     const Tensor rstd = dev.work.take(DType::f32, {batch.N()}, Purpose::activations);
     norm_.forward(dev, h, rstd, x[L]);
-    head_train(dev, losses, dh, h, targets.view({batch.N()}), scale);
+    head_losses(dev, losses, h, targets.view({batch.N()}), HeadBackward{dh, scale});
     norm_.backward(dev, d, dh, x[L], rstd);
   }
   for (std::size_t i = L; i-- > 0;) {
@@ -72,33 +73,27 @@ void Gpt::train(Device& dev, Out losses, In tokens, In targets, float scale, Rec
   op::embedding_backward(dev, embed_->grad, d, flat_tokens);
 }
 
-void Gpt::head_train(Device& dev, Out losses, Out dh, In h, In targets, float scale) const {
-  const std::int64_t N = h.dim(0), chunk = head_rows(N);
-  const Tensor logits = dev.work.take(DType::f32, {chunk, config_.vocab_size}, Purpose::logits);
-  for (std::int64_t begin = 0; begin < N; begin += chunk) {
-    const std::int64_t end = std::min(N, begin + chunk);
-    const Tensor part = logits.rows(0, end - begin);
-    op::matmul_forward(dev, part, h.rows(begin, end), head(), Write::overwrite);
-    op::cross_entropy_forward_backward(dev, losses.rows(begin, end), part, targets.rows(begin, end), scale);
-    op::matmul_backward_weight(dev, head_grad(), part, h.rows(begin, end));
-    op::matmul_backward_input(dev, dh.rows(begin, end), part, head(), Write::overwrite);
-  }
-}
-
-void Gpt::head_forward(Device& dev, Out losses, In h, In targets) const {
+void Gpt::head_losses(Device& dev, Out losses, In h, In targets, const std::optional<HeadBackward>& backward) const {
   ArenaScope scope(dev.work);
   const std::int64_t N = h.dim(0), chunk = head_rows(N);
-  const Tensor logits = dev.work.take(DType::f32, {chunk, config_.vocab_size}, Purpose::logits);
+  const Tensor logits = dev.work.take(type_, {chunk, config_.vocab_size}, Purpose::logits);
   for (std::int64_t begin = 0; begin < N; begin += chunk) {
     const std::int64_t end = std::min(N, begin + chunk);
-    const Tensor part = logits.rows(0, end - begin);
-    op::matmul_forward(dev, part, h.rows(begin, end), head(), Write::overwrite);
-    op::cross_entropy_forward(dev, losses.rows(begin, end), part, targets.rows(begin, end));
+    const Tensor part = logits.rows(0, end - begin), h_part = h.rows(begin, end);
+    const Tensor losses_part = losses.rows(begin, end), targets_part = targets.rows(begin, end);
+    op::matmul_forward(dev, part, h_part, head(), Write::overwrite);
+    if (!backward) {
+      op::cross_entropy_forward(dev, losses_part, part, targets_part);
+      continue;
+    }
+    op::cross_entropy_forward_backward(dev, losses_part, part, targets_part, backward->scale);
+    op::matmul_backward_weight(dev, head_grad(), part, h_part);
+    op::matmul_backward_input(dev, backward->dh.rows(begin, end), part, head(), Write::overwrite);
   }
 }
 
 void Gpt::forward_only(Device& dev, Out x, In tokens, const LookAtBlock& look) const {
-  const BatchShape batch{tokens.dim(0), tokens.dim(1)};
+  const BatchShape batch = batch_of(tokens);
   op::embedding_forward(dev, x, tokens.view({batch.N()}), embed_->w);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     ArenaScope block(dev.work);
@@ -112,19 +107,19 @@ void Gpt::forward_only(Device& dev, Out x, In tokens, const LookAtBlock& look) c
 void Gpt::evaluate(Device& dev, Out losses, In tokens, In targets) const {
   ArenaScope scope(dev.work);
   const std::int64_t N = tokens.numel();
-  const Tensor x = dev.work.take(DType::f32, {N, config_.hidden_size}, Purpose::activations);
-  const Tensor h = dev.work.take(DType::f32, {N, config_.hidden_size}, Purpose::activations);
+  const Tensor x = dev.work.take(type_, {N, config_.hidden_size}, Purpose::activations);
+  const Tensor h = dev.work.take(type_, {N, config_.hidden_size}, Purpose::activations);
   const Tensor rstd = dev.work.take(DType::f32, {N}, Purpose::activations);
   forward_only(dev, x, tokens, {});
   norm_.forward(dev, h, rstd, x);
-  head_forward(dev, losses, h, targets.view({N}));
+  head_losses(dev, losses, h, targets.view({N}), std::nullopt);
 }
 
 void Gpt::logits(Device& dev, Out logits, In tokens, const LookAtBlock& look) const {
   ArenaScope scope(dev.work);
   const std::int64_t N = tokens.numel();
-  const Tensor x = dev.work.take(DType::f32, {N, config_.hidden_size}, Purpose::activations);
-  const Tensor h = dev.work.take(DType::f32, {N, config_.hidden_size}, Purpose::activations);
+  const Tensor x = dev.work.take(type_, {N, config_.hidden_size}, Purpose::activations);
+  const Tensor h = dev.work.take(type_, {N, config_.hidden_size}, Purpose::activations);
   const Tensor rstd = dev.work.take(DType::f32, {N}, Purpose::activations);
   forward_only(dev, x, tokens, look);
   norm_.forward(dev, h, rstd, x);
@@ -134,8 +129,8 @@ void Gpt::logits(Device& dev, Out logits, In tokens, const LookAtBlock& look) co
 void Gpt::next_logits(Device& dev, Out logits, In tokens, std::int64_t t) const {
   ArenaScope scope(dev.work);
   const std::int64_t T = tokens.dim(1);
-  const Tensor x = dev.work.take(DType::f32, {T, config_.hidden_size}, Purpose::activations);
-  const Tensor h = dev.work.take(DType::f32, {1, config_.hidden_size}, Purpose::activations);
+  const Tensor x = dev.work.take(type_, {T, config_.hidden_size}, Purpose::activations);
+  const Tensor h = dev.work.take(type_, {1, config_.hidden_size}, Purpose::activations);
   const Tensor rstd = dev.work.take(DType::f32, {1}, Purpose::activations);
   forward_only(dev, x, tokens, {});
   norm_.forward(dev, h, rstd, x.rows(t, t + 1));

@@ -88,11 +88,12 @@ NsaAttention NsaAttention::declare(Params& params, const std::string& prefix, co
 NsaAttention::Saved NsaAttention::take(Device& dev, BatchShape batch) const {
   const std::int64_t B = batch.B, T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim,
                      Dv = config.Dv(), Tc = shape.Tc(T);
-  const auto activation = [&](const Shape& dims) { return dev.work.take(DType::f32, dims, Purpose::activations); };
+  const auto activation = [&](const Shape& dims) { return dev.work.take(batch.dtype, dims, Purpose::activations); };
+  const auto statistics = [&](const Shape& dims) { return dev.work.take(DType::f32, dims, Purpose::activations); };
   const Shape k_shape{B, T, Hkv, Dk}, v_shape{B, T, Hkv, Dv};
   Saved s;
   s.q = activation({B, T, H, Dk});
-  s.q_norm = q_norm.take(dev, s.q.shape);
+  s.q_norm = q_norm.take(dev, s.q.shape, batch.dtype);
   s.k_cmp = activation(k_shape);
   s.v_cmp = activation(v_shape);
   s.k_slc = activation(k_shape);
@@ -102,22 +103,22 @@ NsaAttention::Saved NsaAttention::take(Device& dev, BatchShape batch) const {
   if (config.qk_norm) {
     const std::int64_t rows = B * T * Hkv;
     const auto before = [&] {
-      return HeadNorm::Saved{config.shared_kv ? s.k_cmp : activation(k_shape), activation({rows})};
+      return HeadNorm::Saved{config.shared_kv ? s.k_cmp : activation(k_shape), statistics({rows})};
     };
     s.k_norm_slc = before();
     s.k_norm_win = before();
   }
   s.kc = activation({B, Tc, Hkv, Dk});
   s.vc = activation({B, Tc, Hkv, Dv});
-  s.k_norm_cmp = k_norm_cmp.take(dev, s.kc.shape);
+  s.k_norm_cmp = k_norm_cmp.take(dev, s.kc.shape, batch.dtype);
   if (config.compressor == Compressor::mlp) {
     s.hidden_k = activation({B, Tc, Hkv, config.hidden_k()});
     s.hidden_v = activation({B, Tc, Hkv, config.hidden_v()});
   }
   for (Tensor* o : {&s.o_cmp, &s.o_slc, &s.o_win, &s.o}) *o = activation({B, T, H, Dv});
-  for (Tensor* lse : {&s.lse_cmp, &s.lse_slc, &s.lse_win}) *lse = activation({B, T, H});
+  for (Tensor* lse : {&s.lse_cmp, &s.lse_slc, &s.lse_win}) *lse = statistics({B, T, H});
   s.selected = dev.work.take(DType::i32, {B, Hkv, T, shape.n}, Purpose::activations);
-  s.gates = activation({B * T, H, 3});
+  s.gates = statistics({B * T, H, 3});
   return s;
 }
 
@@ -144,7 +145,7 @@ void NsaAttention::fill_keys(Device& dev, const Saved& s, In x, In rope) const {
 // norms read in backward.
 Tensor NsaAttention::compressor_input(Device& dev, const Saved& s, In rope) const {
   if (!config.rope_before_compress) return s.k_cmp;
-  const Tensor rotated = dev.scratch(s.k_cmp.shape);
+  const Tensor rotated = dev.scratch(s.k_cmp.shape, s.k_cmp.dtype);
   op::copy(dev, rotated, s.k_cmp);
   op::rope_forward(dev, rotated, rope, 1);
   return rotated;
@@ -187,10 +188,11 @@ void NsaAttention::fill_rest(Device& dev, const Saved& s) const {
 
 void NsaAttention::backward(Device& dev, Out dx, In dy, In x, const Saved& s, In rope) const {
   ArenaScope scope(dev.work);
-  const auto activation = [&](const Shape& dims) { return dev.work.take(DType::f32, dims, Purpose::activations); };
+  const auto activation = [&](const Shape& dims) { return dev.work.take(x.dtype, dims, Purpose::activations); };
   const std::int64_t N = s.gates.dim(0), H = s.gates.dim(1), B = s.q.dim(0), T = s.q.dim(1);
   const Shape by_head{N, H, s.o.dim(3)};
-  const Tensor d_logits = activation(s.gates.shape), delta = activation({3, N, H}), dq = activation(s.q.shape);
+  const Tensor d_logits = activation(s.gates.shape), delta = dev.work.take(DType::f32, {3, N, H}, Purpose::activations),
+               dq = activation(s.q.shape);
   const KeyGrads d{activation(s.k_cmp.shape), activation(s.v_cmp.shape), activation(s.k_slc.shape),
                    activation(s.v_slc.shape), activation(s.k_win.shape), activation(s.v_win.shape)};
   {

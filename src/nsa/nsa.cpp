@@ -1,21 +1,23 @@
 // op:: fronts of Native Sparse Attention: shapes are checked here, once, then the backend runs.
 #include "nsa/ops.h"
 #include "ops/dispatch.h"
+#include "ops/expect.h"
 
-namespace nsa::op {
+namespace nsa {
+
+// What the dispatch seam asks of an argument that is not a tensor.
+inline double tensor_bytes(const CompressWeights& w) {
+  return tensor_bytes(w.pos) + tensor_bytes(w.w1) + tensor_bytes(w.b1) + tensor_bytes(w.w2) + tensor_bytes(w.b2);
+}
+inline void check_place(const Device& dev, const char* op, const CompressWeights& w) {
+  for (const Tensor* t : {&w.pos, &w.w1, &w.b1, &w.w2, &w.b2}) check_place(dev, op, *t);
+}
+
+namespace op {
 namespace {
 
-/// One sentence when tensor `name` of `op` is not `want`; `letters` spells the dims, so that the reader sees which size
-/// is off.
-void expect(const char* op, const char* name, In tensor, const Shape& want, const char* letters,
-            DType type = DType::f32) {
-  NSA_CHECK(tensor.shape == want, "{}: {} must be {} = {}, got {}", op, name, letters, want.str(), tensor.shape.str());
-  NSA_CHECK(tensor.dtype == type, "{}: {} must hold {}, got {}", op, name, name_of(type), name_of(tensor.dtype));
-}
-
-void expect_rank(const char* op, const char* name, In tensor, int rank, const char* letters) {
-  NSA_CHECK(tensor.shape.rank() == rank, "{}: {} must be {}, got {}", op, name, letters, tensor.shape.str());
-}
+constexpr const char* kBlocks = "x is (B,T,Hkv,D), one compressed row for each of Tc blocks";
+constexpr const char* kGates = "gates are (N,H,3) in the order cmp, slc, win, branches (N,H,Dv)";
 
 void check_geometry(const char* op, const NsaShape& s) {
   NSA_CHECK(s.d >= 1 && s.l >= s.d && s.l % s.d == 0, "{}: compress_stride d={} must divide compress_block l={}", op,
@@ -36,173 +38,179 @@ struct Letters {
   std::int64_t B, T, H, Hkv, Dk;
 };
 
-Letters check_query_key(const char* op, In q, const char* key_name, In key) {
-  expect_rank(op, "q", q, 4, "(B,T,H,Dk)");
-  expect_rank(op, key_name, key, 4, "(B,rows,Hkv,Dk)");
+Letters check_query_key(const Expect& expect, In q, const char* key_name, In key) {
+  expect.rank(q, "q", "(B,T,H,Dk)", 4);
+  expect.rank(key, key_name, "(B,rows,Hkv,Dk)", 4);
   const Letters z{q.dim(0), q.dim(1), q.dim(2), key.dim(2), q.dim(3)};
   const bool positive = z.B >= 1 && z.T >= 1 && z.H >= 1 && z.Hkv >= 1 && z.Dk >= 1;
-  NSA_CHECK(positive, "{}: every size must be positive, got q {} and {} {}", op, q.shape.str(), key_name,
+  NSA_CHECK(positive, "{}: every size must be positive, got q {} and {} {}", expect.op, q.shape.str(), key_name,
             key.shape.str());
-  NSA_CHECK(z.H % z.Hkv == 0, "{}: the {} kv heads of {} must divide the {} query heads of q", op, z.Hkv, key_name,
-            z.H);
-  expect(op, "q", q, {z.B, z.T, z.H, z.Dk}, "(B,T,H,Dk)");
+  NSA_CHECK(z.H % z.Hkv == 0, "{}: the {} kv heads of {} must divide the {} query heads of q", expect.op, z.Hkv,
+            key_name, z.H);
+  expect.dims(q, "q", "(B,T,H,Dk)", {z.B, z.T, z.H, z.Dk});
   return z;
 }
 
 /// Dv of a value tensor that must have the rows of its keys.
-std::int64_t check_value(const char* op, const char* name, In value, const Shape& key) {
-  expect_rank(op, name, value, 4, "(B,rows,Hkv,Dv)");
-  NSA_CHECK(value.dim(3) >= 1, "{}: {} {} has empty heads", op, name, value.shape.str());
-  expect(op, name, value, {key[0], key[1], key[2], value.dim(3)}, "(B,rows,Hkv,Dv)");
+std::int64_t check_value(const Expect& expect, const char* name, In value, const Shape& key) {
+  expect.rank(value, name, "(B,rows,Hkv,Dv)", 4);
+  NSA_CHECK(value.dim(3) >= 1, "{}: {} {} has empty heads", expect.op, name, value.shape.str());
+  expect.dims(value, name, "(B,rows,Hkv,Dv)", {key[0], key[1], key[2], value.dim(3)});
   return value.dim(3);
 }
 
-void check_selected(const char* op, In selected, const Letters& z, const NsaShape& nsa) {
-  expect(op, "selected", selected, {z.B, z.Hkv, z.T, nsa.n}, "(B,Hkv,T,n)", DType::i32);
+void check_selected(const Expect& expect, In selected, const Letters& z, const NsaShape& geometry) {
+  expect.dims(selected, "selected", "(B,Hkv,T,n)", {z.B, z.Hkv, z.T, geometry.n}, DType::i32);
 }
 
 /// Which of the weights a compressor kind has, with their shapes. E is read off w1 (linear: E = D).
-void check_weights(const char* op, const CompressWeights& w, Compressor kind, const NsaShape& nsa, std::int64_t Hkv,
-                   std::int64_t D) {
+void check_weights(const Expect& expect, const CompressWeights& w, Compressor kind, const NsaShape& geometry,
+                   std::int64_t Hkv, std::int64_t D) {
   const bool mlp = kind == Compressor::mlp, has_w1 = kind != Compressor::mean;
   const auto present = [](In t) { return static_cast<bool>(t); };
   const bool fits_w1 = present(w.pos) == has_w1 && present(w.w1) == has_w1,
              fits_mlp = present(w.b1) == mlp && present(w.w2) == mlp && present(w.b2) == mlp;
-  NSA_CHECK(fits_w1, "{}: pos and w1 belong to the mlp and linear compressors, and to no other", op);
-  NSA_CHECK(fits_mlp, "{}: b1, w2 and b2 belong to the mlp compressor, and to no other", op);
+  NSA_CHECK(fits_w1, "{}: pos and w1 belong to the mlp and linear compressors, and to no other", expect.op);
+  NSA_CHECK(fits_mlp, "{}: b1, w2 and b2 belong to the mlp compressor, and to no other", expect.op);
   if (!has_w1) return;
-  expect_rank(op, "w1", w.w1, 3, "(Hkv,E,l*D)");
+  expect.rank(w.w1, "w1", "(Hkv,E,l*D)", 3);
   const std::int64_t E = w.w1.dim(1);
-  NSA_CHECK(E >= 1, "{}: w1 {} has no hidden units", op, w.w1.shape.str());
-  NSA_CHECK(mlp || E == D, "{}: w1 of the linear compressor must have E = D = {} rows per head, got {}", op, D, E);
-  expect(op, "pos", w.pos, {Hkv, nsa.l, D}, "(Hkv,l,D)");
-  expect(op, "w1", w.w1, {Hkv, E, nsa.l * D}, "(Hkv,E,l*D)");
+  NSA_CHECK(E >= 1, "{}: w1 {} has no hidden units", expect.op, w.w1.shape.str());
+  NSA_CHECK(mlp || E == D, "{}: w1 of the linear compressor must have E = D = {} rows per head, got {}", expect.op, D,
+            E);
+  expect.dims(w.pos, "pos", "(Hkv,l,D)", {Hkv, geometry.l, D});
+  expect.dims(w.w1, "w1", "(Hkv,E,l*D)", {Hkv, E, geometry.l * D});
   if (!mlp) return;
-  expect(op, "b1", w.b1, {Hkv, E}, "(Hkv,E)");
-  expect(op, "w2", w.w2, {Hkv, D, E}, "(Hkv,D,E)");
-  expect(op, "b2", w.b2, {Hkv, D}, "(Hkv,D)");
+  expect.dims(w.b1, "b1", "(Hkv,E)", {Hkv, E});
+  expect.dims(w.w2, "w2", "(Hkv,D,E)", {Hkv, D, E});
+  expect.dims(w.b2, "b2", "(Hkv,D)", {Hkv, D});
 }
 
-void check_compress(const char* op, In x, const char* c_name, In c, In hidden, const CompressWeights& weights,
-                    Compressor kind, const NsaShape& nsa) {
-  check_geometry(op, nsa);
-  expect_rank(op, "x", x, 4, "(B,T,Hkv,D)");
+void check_compress(const Expect& expect, In x, const char* c_name, In c, In hidden, const CompressWeights& weights,
+                    Compressor kind, const NsaShape& geometry) {
+  check_geometry(expect.op, geometry);
+  expect.rank(x, "x", "(B,T,Hkv,D)", 4);
   const std::int64_t B = x.dim(0), T = x.dim(1), Hkv = x.dim(2), D = x.dim(3);
-  NSA_CHECK(B >= 1 && T >= 1 && Hkv >= 1 && D >= 1, "{}: every size of x must be positive, got {}", op, x.shape.str());
-  expect(op, "x", x, {B, T, Hkv, D}, "(B,T,Hkv,D)");
-  expect(op, c_name, c, {B, nsa.Tc(T), Hkv, D}, "(B,Tc,Hkv,D)");
-  check_weights(op, weights, kind, nsa, Hkv, D);
+  NSA_CHECK(B >= 1 && T >= 1 && Hkv >= 1 && D >= 1, "{}: every size of x must be positive, got {}", expect.op,
+            x.shape.str());
+  expect.dims(x, "x", "(B,T,Hkv,D)", {B, T, Hkv, D});
+  expect.dims(c, c_name, "(B,Tc,Hkv,D)", {B, geometry.Tc(T), Hkv, D});
+  check_weights(expect, weights, kind, geometry, Hkv, D);
   if (kind == Compressor::mlp)
-    expect(op, "hidden", hidden, {B, nsa.Tc(T), Hkv, weights.w1.dim(1)}, "(B,Tc,Hkv,E)");
+    expect.dims(hidden, "hidden", "(B,Tc,Hkv,E)", {B, geometry.Tc(T), Hkv, weights.w1.dim(1)});
   else
-    NSA_CHECK(!hidden, "{}: only the mlp compressor saves hidden, got {}", op, hidden.shape.str());
+    NSA_CHECK(!hidden, "{}: only the mlp compressor saves hidden, got {}", expect.op, hidden.shape.str());
 }
 
-void check_gates(const char* op, In o, const char* o_name, In gates, In o_cmp, In o_slc, In o_win) {
-  expect_rank(op, o_name, o, 3, "(N,H,Dv)");
+void check_gates(const Expect& expect, In o, const char* o_name, In gates, In o_cmp, In o_slc, In o_win) {
+  expect.rank(o, o_name, "(N,H,Dv)", 3);
   const std::int64_t N = o.dim(0), H = o.dim(1), Dv = o.dim(2);
-  expect(op, o_name, o, {N, H, Dv}, "(N,H,Dv)");
-  expect(op, "gates", gates, {N, H, 3}, "(N,H,3)");
-  expect(op, "o_cmp", o_cmp, {N, H, Dv}, "(N,H,Dv)");
-  expect(op, "o_slc", o_slc, {N, H, Dv}, "(N,H,Dv)");
-  expect(op, "o_win", o_win, {N, H, Dv}, "(N,H,Dv)");
+  expect.dims(o, o_name, "(N,H,Dv)", {N, H, Dv});
+  expect.dims(gates, "gates", "(N,H,3)", {N, H, 3}, DType::f32);
+  expect.dims(o_cmp, "o_cmp", "(N,H,Dv)", {N, H, Dv});
+  expect.dims(o_slc, "o_slc", "(N,H,Dv)", {N, H, Dv});
+  expect.dims(o_win, "o_win", "(N,H,Dv)", {N, H, Dv});
 }
 
 }  // namespace
 
 void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeights& weights, Compressor kind,
-                      const NsaShape& nsa) {
-  check_compress("compress_forward", x, "c", c, hidden, weights, kind, nsa);
-  NSA_DISPATCH(dev, compress_forward, c, hidden, x, weights, kind, nsa);
+                      const NsaShape& geometry) {
+  const Expect expect("compress_forward", kBlocks, x, "x");
+  check_compress(expect, x, "c", c, hidden, weights, kind, geometry);
+  NSA_DISPATCH(dev, compress_forward, c, hidden, x, weights, kind, geometry);
 }
 
 void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x,
-                       const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
-  const char* op = "compress_backward";
-  check_compress(op, x, "dc", dc, hidden, weights, kind, nsa);
-  expect(op, "dx", dx, x.shape, "(B,T,Hkv,D)");
-  check_weights("compress_backward, d_weights", d_weights, kind, nsa, x.dim(2), x.dim(3));
-  expect(op, "the gradient of w1", d_weights.w1, weights.w1.shape, "(Hkv,E,l*D)");
-  NSA_DISPATCH(dev, compress_backward, dx, d_weights, dc, hidden, x, weights, kind, nsa);
+                       const CompressWeights& weights, Compressor kind, const NsaShape& geometry) {
+  const Expect expect("compress_backward", kBlocks, x, "x");
+  check_compress(expect, x, "dc", dc, hidden, weights, kind, geometry);
+  expect.dims(dx, "dx", "(B,T,Hkv,D)", x.shape);
+  const Expect gradients("compress_backward, d_weights", kBlocks, d_weights.w1, "w1");
+  check_weights(gradients, d_weights, kind, geometry, x.dim(2), x.dim(3));
+  if (d_weights.w1) gradients.dims(d_weights.w1, "w1", "(Hkv,E,l*D)", weights.w1.shape, DType::f32);
+  NSA_DISPATCH(dev, compress_backward, dx, d_weights, dc, hidden, x, weights, kind, geometry);
 }
 
-void attend_compressed_forward(Device& dev, Out o, Saved lse, In q, In kc, In vc, const NsaShape& nsa) {
-  const char* op = "attend_compressed_forward";
-  check_geometry(op, nsa);
-  const Letters z = check_query_key(op, q, "kc", kc);
-  expect(op, "kc", kc, {z.B, nsa.Tc(z.T), z.Hkv, z.Dk}, "(B,Tc,Hkv,Dk)");
-  const std::int64_t Dv = check_value(op, "vc", vc, kc.shape);
-  expect(op, "o", o, {z.B, z.T, z.H, Dv}, "(B,T,H,Dv)");
-  expect(op, "lse", lse, {z.B, z.T, z.H}, "(B,T,H)");
-  NSA_DISPATCH(dev, attend_compressed_forward, o, lse, q, kc, vc, nsa);
+void attend_compressed_forward(Device& dev, Out o, Saved lse, In q, In kc, In vc, const NsaShape& geometry) {
+  const Expect expect("attend_compressed_forward", kHeads, q, "q");
+  check_geometry(expect.op, geometry);
+  const Letters z = check_query_key(expect, q, "kc", kc);
+  expect.dims(kc, "kc", "(B,Tc,Hkv,Dk)", {z.B, geometry.Tc(z.T), z.Hkv, z.Dk});
+  const std::int64_t Dv = check_value(expect, "vc", vc, kc.shape);
+  expect.dims(o, "o", "(B,T,H,Dv)", {z.B, z.T, z.H, Dv});
+  expect.dims(lse, "lse", "(B,T,H)", {z.B, z.T, z.H}, DType::f32);
+  NSA_DISPATCH(dev, attend_compressed_forward, o, lse, q, kc, vc, geometry);
 }
 
 void attend_compressed_backward(Device& dev, Out dq, Out dkc, Out dvc, In d_o, In delta, In lse, In q, In kc, In vc,
-                                const NsaShape& nsa, Write dq_mode) {
-  const char* op = "attend_compressed_backward";
-  check_geometry(op, nsa);
-  const Letters z = check_query_key(op, q, "kc", kc);
-  expect(op, "kc", kc, {z.B, nsa.Tc(z.T), z.Hkv, z.Dk}, "(B,Tc,Hkv,Dk)");
-  const std::int64_t Dv = check_value(op, "vc", vc, kc.shape);
-  expect(op, "dq", dq, q.shape, "(B,T,H,Dk)");
-  expect(op, "dkc", dkc, kc.shape, "(B,Tc,Hkv,Dk)");
-  expect(op, "dvc", dvc, vc.shape, "(B,Tc,Hkv,Dv)");
-  expect(op, "d_o", d_o, {z.B, z.T, z.H, Dv}, "(B,T,H,Dv)");
-  expect(op, "delta", delta, {z.B, z.T, z.H}, "(B,T,H)");
-  expect(op, "lse", lse, {z.B, z.T, z.H}, "(B,T,H)");
-  NSA_DISPATCH(dev, attend_compressed_backward, dq, dkc, dvc, d_o, delta, lse, q, kc, vc, nsa, dq_mode);
+                                const NsaShape& geometry, Write dq_mode) {
+  const Expect expect("attend_compressed_backward", kHeads, q, "q");
+  check_geometry(expect.op, geometry);
+  const Letters z = check_query_key(expect, q, "kc", kc);
+  expect.dims(kc, "kc", "(B,Tc,Hkv,Dk)", {z.B, geometry.Tc(z.T), z.Hkv, z.Dk});
+  const std::int64_t Dv = check_value(expect, "vc", vc, kc.shape);
+  expect.dims(dq, "dq", "(B,T,H,Dk)", q.shape);
+  expect.dims(dkc, "dkc", "(B,Tc,Hkv,Dk)", kc.shape);
+  expect.dims(dvc, "dvc", "(B,Tc,Hkv,Dv)", vc.shape);
+  expect.dims(d_o, "d_o", "(B,T,H,Dv)", {z.B, z.T, z.H, Dv});
+  expect.dims(delta, "delta", "(B,T,H)", {z.B, z.T, z.H}, DType::f32);
+  expect.dims(lse, "lse", "(B,T,H)", {z.B, z.T, z.H}, DType::f32);
+  NSA_DISPATCH(dev, attend_compressed_backward, dq, dkc, dvc, d_o, delta, lse, q, kc, vc, geometry, dq_mode);
 }
 
-void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& nsa) {
-  const char* op = "select_blocks";
-  check_geometry(op, nsa);
-  const Letters z = check_query_key(op, q, "kc", kc);
-  expect(op, "kc", kc, {z.B, nsa.Tc(z.T), z.Hkv, z.Dk}, "(B,Tc,Hkv,Dk)");
-  expect(op, "lse", lse, {z.B, z.T, z.H}, "(B,T,H)");
-  check_selected(op, selected, z, nsa);
-  NSA_DISPATCH(dev, select_blocks, selected, q, kc, lse, nsa);
+void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
+  const Expect expect("select_blocks", kHeads, q, "q");
+  check_geometry(expect.op, geometry);
+  const Letters z = check_query_key(expect, q, "kc", kc);
+  expect.dims(kc, "kc", "(B,Tc,Hkv,Dk)", {z.B, geometry.Tc(z.T), z.Hkv, z.Dk});
+  expect.dims(lse, "lse", "(B,T,H)", {z.B, z.T, z.H}, DType::f32);
+  check_selected(expect, selected, z, geometry);
+  NSA_DISPATCH(dev, select_blocks, selected, q, kc, lse, geometry);
 }
 
-void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& nsa) {
-  const char* op = "attend_selected_forward";
-  check_geometry(op, nsa);
-  const Letters z = check_query_key(op, q, "k", k);
-  expect(op, "k", k, {z.B, z.T, z.Hkv, z.Dk}, "(B,T,Hkv,Dk)");
-  const std::int64_t Dv = check_value(op, "v", v, k.shape);
-  check_selected(op, selected, z, nsa);
-  expect(op, "o", o, {z.B, z.T, z.H, Dv}, "(B,T,H,Dv)");
-  expect(op, "lse", lse, {z.B, z.T, z.H}, "(B,T,H)");
-  NSA_DISPATCH(dev, attend_selected_forward, o, lse, q, k, v, selected, nsa);
+void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
+  const Expect expect("attend_selected_forward", kHeads, q, "q");
+  check_geometry(expect.op, geometry);
+  const Letters z = check_query_key(expect, q, "k", k);
+  expect.dims(k, "k", "(B,T,Hkv,Dk)", {z.B, z.T, z.Hkv, z.Dk});
+  const std::int64_t Dv = check_value(expect, "v", v, k.shape);
+  check_selected(expect, selected, z, geometry);
+  expect.dims(o, "o", "(B,T,H,Dv)", {z.B, z.T, z.H, Dv});
+  expect.dims(lse, "lse", "(B,T,H)", {z.B, z.T, z.H}, DType::f32);
+  NSA_DISPATCH(dev, attend_selected_forward, o, lse, q, k, v, selected, geometry);
 }
 
 void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
-                              In selected, const NsaShape& nsa, Write dq_mode) {
-  const char* op = "attend_selected_backward";
-  check_geometry(op, nsa);
-  const Letters z = check_query_key(op, q, "k", k);
-  expect(op, "k", k, {z.B, z.T, z.Hkv, z.Dk}, "(B,T,Hkv,Dk)");
-  const std::int64_t Dv = check_value(op, "v", v, k.shape);
-  check_selected(op, selected, z, nsa);
-  expect(op, "dq", dq, q.shape, "(B,T,H,Dk)");
-  expect(op, "dk", dk, k.shape, "(B,T,Hkv,Dk)");
-  expect(op, "dv", dv, v.shape, "(B,T,Hkv,Dv)");
-  expect(op, "d_o", d_o, {z.B, z.T, z.H, Dv}, "(B,T,H,Dv)");
-  expect(op, "delta", delta, {z.B, z.T, z.H}, "(B,T,H)");
-  expect(op, "lse", lse, {z.B, z.T, z.H}, "(B,T,H)");
-  NSA_DISPATCH(dev, attend_selected_backward, dq, dk, dv, d_o, delta, lse, q, k, v, selected, nsa, dq_mode);
+                              In selected, const NsaShape& geometry, Write dq_mode) {
+  const Expect expect("attend_selected_backward", kHeads, q, "q");
+  check_geometry(expect.op, geometry);
+  const Letters z = check_query_key(expect, q, "k", k);
+  expect.dims(k, "k", "(B,T,Hkv,Dk)", {z.B, z.T, z.Hkv, z.Dk});
+  const std::int64_t Dv = check_value(expect, "v", v, k.shape);
+  check_selected(expect, selected, z, geometry);
+  expect.dims(dq, "dq", "(B,T,H,Dk)", q.shape);
+  expect.dims(dk, "dk", "(B,T,Hkv,Dk)", k.shape);
+  expect.dims(dv, "dv", "(B,T,Hkv,Dv)", v.shape);
+  expect.dims(d_o, "d_o", "(B,T,H,Dv)", {z.B, z.T, z.H, Dv});
+  expect.dims(delta, "delta", "(B,T,H)", {z.B, z.T, z.H}, DType::f32);
+  expect.dims(lse, "lse", "(B,T,H)", {z.B, z.T, z.H}, DType::f32);
+  NSA_DISPATCH(dev, attend_selected_backward, dq, dk, dv, d_o, delta, lse, q, k, v, selected, geometry, dq_mode);
 }
 
 void gate_forward(Device& dev, Out o, InOut gates, In o_cmp, In o_slc, In o_win) {
-  check_gates("gate_forward", o, "o", gates, o_cmp, o_slc, o_win);
+  const Expect expect("gate_forward", kGates, o, "o");
+  check_gates(expect, o, "o", gates, o_cmp, o_slc, o_win);
   NSA_DISPATCH(dev, gate_forward, o, gates, o_cmp, o_slc, o_win);
 }
 
 void gate_backward(Device& dev, Out d_logits, Out delta, InOut o_cmp, InOut o_slc, InOut o_win, In gates, In d_o) {
-  const char* op = "gate_backward";
-  check_gates(op, d_o, "d_o", gates, o_cmp, o_slc, o_win);
-  expect(op, "d_logits", d_logits, gates.shape, "(N,H,3)");
-  expect(op, "delta", delta, {3, d_o.dim(0), d_o.dim(1)}, "(3,N,H)");
+  const Expect expect("gate_backward", kGates, d_o, "d_o");
+  check_gates(expect, d_o, "d_o", gates, o_cmp, o_slc, o_win);
+  expect.dims(d_logits, "d_logits", "(N,H,3)", gates.shape);
+  expect.dims(delta, "delta", "(3,N,H)", {3, d_o.dim(0), d_o.dim(1)}, DType::f32);
   NSA_DISPATCH(dev, gate_backward, d_logits, delta, o_cmp, o_slc, o_win, gates, d_o);
 }
 
-}  // namespace nsa::op
+}  // namespace op
+}  // namespace nsa

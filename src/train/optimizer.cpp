@@ -5,18 +5,9 @@
 
 namespace nsa {
 
-double scalar(In one) { return static_cast<double>(one.f32()[0]); }
-
-double gradient_norm(Device& dev, const Params& params) {
-  ArenaScope scope(dev.work);
-  const Tensor result = dev.scratch({1});
-  op::sum_squares(dev, result, params.grads());
-  return dev.planning() ? 0 : std::sqrt(scalar(result));
-}
-
 double clip_factor(double norm, double clip) { return clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0; }
 
-void adamw_step(Device& dev, Params& params, const OptimizerConfig& config, double lr, std::int64_t t,
+void adamw_step(Device& dev, const Params& params, const OptimizerConfig& config, double lr, std::int64_t t,
                 double grad_scale) {
   AdamWStep step;
   step.lr = static_cast<float>(lr);
@@ -26,10 +17,9 @@ void adamw_step(Device& dev, Params& params, const OptimizerConfig& config, doub
   step.grad_scale = static_cast<float>(grad_scale);
   step.m_scale = static_cast<float>(1.0 / (1.0 - std::pow(config.beta1, static_cast<double>(t))));
   step.v_scale = static_cast<float>(1.0 / (1.0 - std::pow(config.beta2, static_cast<double>(t))));
-  for (Param& p : params.list()) {
-    step.weight_decay = p.decay() ? static_cast<float>(config.weight_decay) : 0.0f;
-    op::adamw(dev, p.w, p.m, p.v, p.grad, step);
-  }
+  step.weight_decay = static_cast<float>(config.weight_decay);
+  const Params::Slabs& s = params.slabs();
+  op::adamw(dev, s.master, s.m, s.v, s.copy, s.grad, s.ranges, step);
 }
 
 }  // namespace nsa

@@ -17,9 +17,10 @@ MemoryPlan plan_memory(const Config& config, int threads) {
   const std::int64_t B = config.train.micro_batch, T = config.data.sequence_length;
   Gpt gpt(dev, config.model, T, Params::With::training);
   const BatchBuffers batch(dev, B, T);
-  op::fill(dev, gpt.params().grads(), 0.0f);
+  op::fill(dev, gpt.params().slabs().grad, 0.0f);
   gpt.train(dev, batch.losses, batch.tokens, batch.targets, 1.0f, config.train.recompute);
-  gradient_norm(dev, gpt.params());
+  op::sum(dev, batch.sums.rows(0, 1), batch.losses, Write::overwrite);
+  op::sum_squares(dev, batch.sums.rows(1, 2), gpt.params().slabs().grad, Write::overwrite);
   adamw_step(dev, gpt.params(), config.train.optimizer, 0, 1, 1);
   if (!config.data.val.empty()) {
     for (std::int64_t b : {B, std::int64_t{1}})

@@ -165,8 +165,7 @@ Run::Run(const Config& config, const RunOptions& options)
 // Memory for the whole run, once; nothing grows after this.
 Device& Run::reserved() {
   dev_.threads = cpu_threads(config_);
-  dev_.params.reserve(plan_.params.bytes);
-  dev_.work.reserve(plan_.work.bytes);
+  dev_.reserve(plan_.params.bytes, plan_.work.bytes);
   return dev_;
 }
 
@@ -176,7 +175,7 @@ void Run::restore() {
   const CheckpointFile newest = checkpoint_to_go_on_from(dir_, dev_.threads, warnings);
   for (const std::string& w : warnings) log_.warn(w);
   if (newest.path.empty()) {
-    gpt_.params().initialise(static_cast<std::uint64_t>(config_.train.seed), config_.model.init_std,
+    gpt_.params().initialise(dev_, static_cast<std::uint64_t>(config_.train.seed), config_.model.init_std,
                              config_.model.num_layers);
     state_.data_fingerprint = train_data_.fingerprint();
   } else {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "core/transfer.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -11,13 +12,9 @@ namespace nsa {
 
 namespace {
 
-// Sum of a micro-batch's losses, in double on the host side.
-double sum_of(Device& dev, In losses) {
-  ArenaScope scope(dev.work);
-  const Tensor total = dev.scratch({1});
-  op::sum(dev, total, losses);
-  return dev.planning() ? 0 : scalar(total);
-}
+// One number of BatchBuffers::sums.
+Tensor loss_sum(const BatchBuffers& batch) { return batch.sums.rows(0, 1); }
+Tensor squares_sum(const BatchBuffers& batch) { return batch.sums.rows(1, 2); }
 
 // Why this step must not reach the optimizer; "" when it may.
 std::string reason_to_skip(const StepResult& r, double skip_z) {
@@ -32,6 +29,7 @@ BatchBuffers::BatchBuffers(Device& dev, std::int64_t B, std::int64_t T) {
   tokens = dev.params.take(DType::i32, {B, T}, Purpose::activations);
   targets = dev.params.take(DType::i32, {B, T}, Purpose::activations);
   losses = dev.params.take(DType::f32, {B * T}, Purpose::activations);
+  sums = dev.params.take(DType::f32, {2}, Purpose::activations);
 }
 
 BatchBuffers BatchBuffers::first(std::int64_t b) const {
@@ -39,6 +37,7 @@ BatchBuffers BatchBuffers::first(std::int64_t b) const {
   part.tokens = tokens.rows(0, b);
   part.targets = targets.rows(0, b);
   part.losses = losses.rows(0, b * tokens.dim(1));
+  part.sums = sums;
   return part;
 }
 
@@ -50,18 +49,21 @@ StepResult train_step(Device& dev, Gpt& gpt, data::Loader& loader, const Config&
   r.lr = learning_rate(train.schedule, train.optimizer.lr, state.step, config.total_steps());
 
   // gradient of the mean loss over batch_tokens, one micro-batch at a time
-  op::fill(dev, gpt.params().grads(), 0.0f);
+  op::fill(dev, gpt.params().slabs().grad, 0.0f);
   for (std::int64_t micro = 0; micro < micro_steps; ++micro) {
     const data::HostBatch& next = loader.batch(state.position);
-    std::copy_n(next.inputs, batch.tokens.numel(), batch.tokens.i32());
-    std::copy_n(next.targets, batch.targets.numel(), batch.targets.i32());
+    upload(batch.tokens, next.inputs);
+    upload(batch.targets, next.targets);
     const float scale = 1.0f / static_cast<float>(train.batch_tokens);
     gpt.train(dev, batch.losses, batch.tokens, batch.targets, scale, train.recompute,
               micro + 1 == micro_steps ? look : LookAtBlock{});
-    r.loss += sum_of(dev, batch.losses) / static_cast<double>(train.batch_tokens);
+    op::sum(dev, loss_sum(batch), batch.losses, micro ? Write::add : Write::overwrite);
     state.position += B;
   }
-  r.grad_norm = gradient_norm(dev, gpt.params());
+  op::sum_squares(dev, squares_sum(batch), gpt.params().slabs().grad, Write::overwrite);
+  const std::vector<float> sums = downloaded<float>(batch.sums);  // here the host waits, once a step
+  r.loss = static_cast<double>(sums[0]) / static_cast<double>(train.batch_tokens);
+  r.grad_norm = std::sqrt(static_cast<double>(sums[1]));
 
   // never let a broken step into the weights
   r.z_loss = losses.z(r.loss);
@@ -89,17 +91,21 @@ double validate(Device& dev, const Gpt& gpt, const data::TokenData& data, std::i
                 const BatchBuffers& batch) {
   const std::int64_t B = batch.tokens.dim(0), T = batch.tokens.dim(1);
   const std::int64_t sequences = micro_batches ? std::min(data.sequences(), micro_batches * B) : data.sequences();
-  std::vector<std::int32_t> window(static_cast<std::size_t>(T) + 1);
+  std::vector<std::int32_t> window(static_cast<std::size_t>(T) + 1), tokens, targets;
   double total = 0;
   for (std::int64_t first = 0; first < sequences; first += B) {
     const BatchBuffers part = batch.first(std::min(B, sequences - first));
+    tokens.clear(), targets.clear();
     for (std::int64_t b = 0; b < part.tokens.dim(0); ++b) {
       data.read(first + b, window.data());
-      std::copy_n(window.data(), T, part.tokens.i32() + b * T);
-      std::copy_n(window.data() + 1, T, part.targets.i32() + b * T);
+      tokens.insert(tokens.end(), window.begin(), window.end() - 1);
+      targets.insert(targets.end(), window.begin() + 1, window.end());
     }
+    upload(part.tokens, tokens.data());
+    upload(part.targets, targets.data());
     gpt.evaluate(dev, part.losses, part.tokens, part.targets);
-    total += sum_of(dev, part.losses);
+    op::sum(dev, loss_sum(part), part.losses, Write::overwrite);
+    total += static_cast<double>(downloaded<float>(loss_sum(part))[0]);
   }
   return total / static_cast<double>(sequences * T);
 }

@@ -1,12 +1,19 @@
 // Tensor views, arenas, random numbers, parallel pieces.
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "catch.h"
 #include "core/arena.h"
+#include "core/cgroup.h"
+#include "core/device.h"
+#include "core/file.h"
 #include "core/parallel.h"
 #include "core/rng.h"
+#include "core/transfer.h"
 #include "error_of.h"
+#include "temp_dir.h"
 
 using namespace nsa;
 
@@ -46,14 +53,14 @@ TEST_CASE("arena: a plan without memory gives the bytes a run takes") {
   };
   CHECK(plan.planning());
   CHECK(step(plan).data == nullptr);
-  CHECK(plan.used() == 448);
-  CHECK(plan.peak() == 448 + 128);
+  CHECK(plan.used() == 512);
+  CHECK(plan.peak() == 512 + 256);
   run.reserve(plan.peak());
   for (int i = 0; i < 3; ++i) {
     ArenaScope scope(run);
     const Tensor t = step(run);
-    CHECK(reinterpret_cast<std::uintptr_t>(t.data) % Arena::kAlign == 0);
-    CHECK(t.f32()[99] == 0.0f);
+    CHECK(reinterpret_cast<std::uintptr_t>(t.data) % kAlign == 0);
+    t.f32()[99] = 1;
   }
   CHECK(run.used() == 0);
   CHECK(run.peak() == plan.peak());
@@ -61,7 +68,7 @@ TEST_CASE("arena: a plan without memory gives the bytes a run takes") {
   std::size_t sum = 0;
   for (std::size_t bytes : run.by_purpose_at_peak()) sum += bytes;
   CHECK(sum == run.peak());
-  CHECK(run.by_purpose_at_peak()[static_cast<std::size_t>(Purpose::scratch)] == 128);
+  CHECK(run.by_purpose_at_peak()[static_cast<std::size_t>(Purpose::scratch)] == 256);
   CHECK(contains(error_of([&] { run.take(DType::f32, {1000}, Purpose::scratch); }), "planning and running disagree"));
   CHECK_THROWS_AS(run.reserve(1), Error);
   run.reset_peak();
@@ -70,7 +77,63 @@ TEST_CASE("arena: a plan without memory gives the bytes a run takes") {
 
 TEST_CASE("arena: memory that is not there is one sentence") {
   Arena arena;
-  CHECK(contains(error_of([&] { arena.reserve(std::size_t{1} << 60); }), "GiB asked, the system refused"));
+  CHECK(contains(error_of([&] { arena.reserve(std::size_t{1} << 60); }), "GiB are available"));
+  Device dev;  // each half is there, both are not
+  const std::size_t most = available_memory(Where::cpu) / 3 * 2;
+  CHECK(contains(error_of([&] { dev.reserve(most, most); }), "GiB are needed"));
+  CHECK(dev.planning());
+}
+
+TEST_CASE("bf16: rounded to nearest, ties to even, infinities and NaN stay what they are") {
+  const auto bits = [](float x) { return bf16(x).bits; };
+  CHECK(bits(1.0f) == 0x3f80);
+  CHECK(bits(std::bit_cast<float>(0x3f808000u)) == 0x3f80);  // half way, down to even
+  CHECK(bits(std::bit_cast<float>(0x3f818000u)) == 0x3f82);  // half way, up to even
+  CHECK(bits(std::bit_cast<float>(0x3f808001u)) == 0x3f81);
+  CHECK(bits(std::numeric_limits<float>::max()) == 0x7f80);  // beyond the largest: infinity
+  CHECK(bits(-std::numeric_limits<float>::infinity()) == 0xff80);
+  CHECK(std::isnan(static_cast<float>(bf16(std::bit_cast<float>(0x7f800001u)))));
+  CHECK(std::isnan(static_cast<float>(bf16(std::bit_cast<float>(0xffffffffu)))));
+  CHECK(static_cast<float>(bf16(-2.5f)) == -2.5f);
+}
+
+TEST_CASE("places: host code cannot read the fake device, transfer can") {
+  Device dev;
+  dev.where = Where::fake;
+  dev.reserve(1 << 20, 1 << 20);
+  const Tensor t = dev.params.take(DType::f32, {2, 3}, Purpose::weights);
+  CHECK(t.where == Where::fake);
+  CHECK(t.rows(1, 2).view({3, 1}).where == Where::fake);
+  CHECK(error_of([&] { t.f32(); }) == "tensor: f32 of (2, 3) lives on the fake device: download it first");
+  for (float x : downloaded<float>(t)) CHECK(std::isnan(x));  // no promise of zeros
+  const std::vector<float> v{1, 2, 3, 4, 5, 6};
+  upload(t, v.data());
+  CHECK(downloaded<float>(t) == v);
+  CHECK(downloaded<float>(t.rows(1, 2)) == std::vector<float>{4, 5, 6});
+  CHECK(error_of([&] { downloaded<std::int32_t>(t); }) == "download: read as i32, stored as f32");
+  // nor can code that goes around as(): no machine instruction follows such an address
+  CHECK(reinterpret_cast<std::uintptr_t>(t.data) >> 47 != 0);
+}
+
+TEST_CASE("control groups: the tightest of nested quotas holds, as does the memory that is left") {
+  const TempDir dir;
+  const auto write = [&](const std::string& folder, const std::string& name, const std::string& text) {
+    make_folders(dir.path() + folder);
+    write_file_atomic(dir.path() + folder + "/" + name, text);
+  };
+  write("/a/b", "cpu.max", "max 100000\n");
+  write("/a", "cpu.max", "150000 100000\n");
+  write("", "cpu.max", "400000 100000\n");
+  write("/a", "memory.max", "1000\n");
+  write("/a", "memory.current", "700\n");
+  write("/a", "memory.stat", "anon 400\ninactive_file 200\n");
+  const auto folders = cgroup_folders("1:name=systemd:/x\n0::/a/b\n", dir.path());
+  CHECK(folders == std::vector<std::string>{dir.path() + "/a/b", dir.path() + "/a", dir.path()});
+  CHECK(cpu_quota(folders) == 1.5);
+  CHECK(memory_left(folders) == 500);
+  CHECK(cpu_quota({dir.path() + "/a/b"}) == 0);
+  CHECK(memory_left({dir.path()}) == 0);
+  CHECK(cgroup_folders("0::/\n", "/r") == std::vector<std::string>{"/r"});
 }
 
 TEST_CASE("rng: known values, any order, streams apart") {

@@ -37,10 +37,9 @@ struct SmallModel {
     gpt->train(plan, losses, tokens, targets, 1.0f, recompute);
     gpt.reset();
     planned_params = plan.params.peak(), planned_work = plan.work.peak();
-    dev.params.reserve(planned_params);
-    dev.work.reserve(planned_work);
+    dev.reserve(planned_params, planned_work);
     build(dev, config, B, T);
-    gpt->params().initialise(7, config.init_std, config.num_layers);
+    gpt->params().initialise(dev, 7, config.init_std, config.num_layers);
     const Rng rng(3, "tokens");
     for (std::int64_t i = 0; i < B * T; ++i) {
       tokens.i32()[i] = static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(i)) *
@@ -51,7 +50,7 @@ struct SmallModel {
   }
 
   double train(Recompute recompute = Recompute::none) {
-    op::fill(dev, gpt->params().grads(), 0.0f);
+    op::fill(dev, gpt->params().slabs().grad, 0.0f);
     gpt->train(dev, losses, tokens, targets, 1.0f / static_cast<float>(losses.numel()), recompute);
     double sum = 0;
     for (std::int64_t i = 0; i < losses.numel(); ++i) sum += static_cast<double>(losses.f32()[i]);

@@ -17,7 +17,7 @@ namespace nsa::test {
 inline NsaShape small_nsa() { return {.l = 8, .d = 4, .l_sel = 16, .n = 4, .init = 1, .local = 2, .w = 24}; }
 
 inline std::string describe(const ref::NsaSizes& z) {
-  const NsaShape& s = z.nsa;
+  const NsaShape& s = z.geometry;
   return fmt::format("B {} T {} H {} Hkv {} Dk {} Dv {}, l {} d {} l' {} n {} init {} local {}", z.B, z.T, z.H, z.Hkv,
                      z.Dk, z.Dv, s.l, s.d, s.l_sel, s.n, s.init, s.local);
 }
@@ -25,30 +25,30 @@ inline std::string describe(const ref::NsaSizes& z) {
 /// T x group sizes x head dims every branch must get right; `with(sizes)` runs one.
 inline void for_each_case(const std::function<void(const ref::NsaSizes&)>& with) {
   for (std::int64_t T : {1, 7, 31, 32, 33, 47, 48, 129, 300})
-    with({.B = 1, .T = T, .H = 2, .Hkv = 1, .Dk = 16, .Dv = 16, .nsa = small_nsa()});
+    with({.B = 1, .T = T, .H = 2, .Hkv = 1, .Dk = 16, .Dv = 16, .geometry = small_nsa()});
   for (std::int64_t T : {1, 31, 32, 33, 129, 300})
-    with({.B = 1, .T = T, .H = 4, .Hkv = 1, .Dk = 24, .Dv = 8, .nsa = {.n = 3}});
+    with({.B = 1, .T = T, .H = 4, .Hkv = 1, .Dk = 24, .Dv = 8, .geometry = {.n = 3}});
   for (std::int64_t G : {1, 2, 3, 4, 5, 8, 16, 32})
-    with({.B = 2, .T = 70, .H = 2 * G, .Hkv = 2, .Dk = 12, .Dv = 20, .nsa = small_nsa()});
-  with({.B = 1, .T = 100, .H = 128, .Hkv = 1, .Dk = 8, .Dv = 8, .nsa = small_nsa()});  // one query fills more than a
-                                                                                       // tile
-  with({.B = 2, .T = 90, .H = 6, .Hkv = 3, .Dk = 192, .Dv = 128, .nsa = small_nsa()});
-  with({.B = 1, .T = 90, .H = 2, .Hkv = 1, .Dk = 33, .Dv = 160, .nsa = small_nsa()});
-  with({.B = 1, .T = 61, .H = 2, .Hkv = 1, .Dk = 1, .Dv = 1, .nsa = {.l = 3, .d = 3, .l_sel = 6, .n = 3}});
+    with({.B = 2, .T = 70, .H = 2 * G, .Hkv = 2, .Dk = 12, .Dv = 20, .geometry = small_nsa()});
+  with({.B = 1, .T = 100, .H = 128, .Hkv = 1, .Dk = 8, .Dv = 8, .geometry = small_nsa()});  // one query fills more than
+                                                                                            // a tile
+  with({.B = 2, .T = 90, .H = 6, .Hkv = 3, .Dk = 192, .Dv = 128, .geometry = small_nsa()});
+  with({.B = 1, .T = 90, .H = 2, .Hkv = 1, .Dk = 33, .Dv = 160, .geometry = small_nsa()});
+  with({.B = 1, .T = 61, .H = 2, .Hkv = 1, .Dk = 1, .Dv = 1, .geometry = {.l = 3, .d = 3, .l_sel = 6, .n = 3}});
   with({.B = 2,
         .T = 150,
         .H = 2,
         .Hkv = 2,
         .Dk = 16,
         .Dv = 16,
-        .nsa = {.l = 12, .d = 2, .l_sel = 14, .n = 5, .init = 0, .local = 1}});
+        .geometry = {.l = 12, .d = 2, .l_sel = 14, .n = 5, .init = 0, .local = 1}});
   with({.B = 1,
         .T = 700,
         .H = 1,
         .Hkv = 1,
         .Dk = 4,
         .Dv = 4,
-        .nsa = {.l = 4, .d = 2, .l_sel = 4, .n = 9}});  // more blocks than segments
+        .geometry = {.l = 4, .d = 2, .l_sel = 4, .n = 9}});  // more blocks than segments
 }
 
 /// q and the keys of a branch, S = T or Tc of them, with an upstream gradient.

@@ -12,21 +12,21 @@ Tensor random_selected(Device& dev, const ref::NsaSizes& z, const std::string& n
   const Rng rng(3, name);
   std::uint64_t draw = 0;
   for (std::int64_t row = 0; row < z.B * z.Hkv * z.T; ++row) {
-    const std::int64_t c = row % z.T / z.nsa.l_sel;
+    const std::int64_t c = row % z.T / z.geometry.l_sel;
     std::vector<std::int32_t> chosen, all;
     for (std::int64_t j = 0; j < c; ++j) all.push_back(static_cast<std::int32_t>(j));
     chosen.push_back(static_cast<std::int32_t>(c));
-    while (!all.empty() && static_cast<std::int64_t>(chosen.size()) < z.nsa.n) {
-      const bool first = chosen.size() == 1 && z.nsa.init > 0;  // block 0 is in every list
+    while (!all.empty() && static_cast<std::int64_t>(chosen.size()) < z.geometry.n) {
+      const bool first = chosen.size() == 1 && z.geometry.init > 0;  // block 0 is in every list
       const std::size_t i = first ? 0 : static_cast<std::size_t>(rng.uniform(draw++) * static_cast<double>(all.size()));
       chosen.push_back(all[i]);
       all.erase(all.begin() + static_cast<std::ptrdiff_t>(i));
     }
     std::sort(chosen.begin(), chosen.end());
-    chosen.resize(static_cast<std::size_t>(z.nsa.n), -1);
+    chosen.resize(static_cast<std::size_t>(z.geometry.n), -1);
     s.insert(s.end(), chosen.begin(), chosen.end());
   }
-  return to_tensor(dev, {z.B, z.Hkv, z.T, z.nsa.n}, s);
+  return to_tensor(dev, {z.B, z.Hkv, z.T, z.geometry.n}, s);
 }
 
 void check_case(const ref::NsaSizes& z, double scale, double limit) {
@@ -37,21 +37,22 @@ void check_case(const ref::NsaSizes& z, double scale, double limit) {
   const auto q = values(x.q), k = values(x.k), v = values(x.v);
   const auto want = ref::attend_selected_forward(z, q, k, v, ints(selected));
   const BranchForward got(dev, z);
-  op::attend_selected_forward(dev, got.o, got.lse, x.q, x.k, x.v, selected, z.nsa);
+  op::attend_selected_forward(dev, got.o, got.lse, x.q, x.k, x.v, selected, z.geometry);
   check_close("o", got.o, want.o, limit);
   check_close("lse", got.lse, want.lse, limit);
 
   const auto want_d = ref::attend_backward(z, z.T, values(x.d_o), want.p, q, k, v);
   const Tensor delta = make_delta(dev, z, want.o, x.d_o);
   const BranchBackward d(dev, z, z.T);
-  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, delta, got.lse, x.q, x.k, x.v, selected, z.nsa,
+  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, delta, got.lse, x.q, x.k, x.v, selected, z.geometry,
                                Write::overwrite);
   check_close("dq", d.dq, want_d.dq, limit);
   check_close("dk", d.dk, want_d.dk, limit);
   check_close("dv", d.dv, want_d.dv, limit);
 
   const Tensor dq2 = random(dev, d.dq.shape, "dq before"), before = clone(dev, dq2);
-  op::attend_selected_backward(dev, dq2, d.dk, d.dv, x.d_o, delta, got.lse, x.q, x.k, x.v, selected, z.nsa, Write::add);
+  op::attend_selected_backward(dev, dq2, d.dk, d.dv, x.d_o, delta, got.lse, x.q, x.k, x.v, selected, z.geometry,
+                               Write::add);
   std::vector<double> sum = values(before);
   for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += want_d.dq[i];
   check_close("dq added", dq2, sum, limit);
@@ -64,7 +65,7 @@ TEST_CASE("attend_selected equals the reference for given blocks, forward and ba
 }
 
 TEST_CASE("attend_selected with large logits") {
-  check_case({.B = 1, .T = 129, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 16, .nsa = small_nsa()}, 4.5,
+  check_case({.B = 1, .T = 129, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 16, .geometry = small_nsa()}, 4.5,
              5e-5);  // a float lse of 80 is known to 4e-6
 }
 
@@ -75,15 +76,15 @@ TEST_CASE("attend_selected with every block chosen is causal attention") {
                         .Hkv = 2,
                         .Dk = 16,
                         .Dv = 24,
-                        .nsa = {.l = 8, .d = 4, .l_sel = 16, .n = 10}};  // n >= T / l'
+                        .geometry = {.l = 8, .d = 4, .l_sel = 16, .n = 10}};  // n >= T / l'
   TestDevice dev;
   const BranchInputs x(dev, z, z.T);
   const Tensor kc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, "kc"), vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc");
   const BranchForward cmp(dev, z), got(dev, z);
-  const Tensor selected = make(dev, {z.B, z.Hkv, z.T, z.nsa.n}, DType::i32);
-  op::attend_compressed_forward(dev, cmp.o, cmp.lse, x.q, kc, vc, z.nsa);
-  op::select_blocks(dev, selected, x.q, kc, cmp.lse, z.nsa);
-  op::attend_selected_forward(dev, got.o, got.lse, x.q, x.k, x.v, selected, z.nsa);
+  const Tensor selected = make(dev, {z.B, z.Hkv, z.T, z.geometry.n}, DType::i32);
+  op::attend_compressed_forward(dev, cmp.o, cmp.lse, x.q, kc, vc, z.geometry);
+  op::select_blocks(dev, selected, x.q, kc, cmp.lse, z.geometry);
+  op::attend_selected_forward(dev, got.o, got.lse, x.q, x.k, x.v, selected, z.geometry);
   const auto want = ref::attend_forward(z, z.T, values(x.q), values(x.k), values(x.v),
                                         [](auto, std::int64_t t, auto, std::int64_t s) { return s <= t; });
   check_close("o", got.o, want.o);
@@ -91,7 +92,7 @@ TEST_CASE("attend_selected with every block chosen is causal attention") {
   const auto want_d = ref::attend_backward(z, z.T, values(x.d_o), want.p, values(x.q), values(x.k), values(x.v));
   const BranchBackward d(dev, z, z.T);
   op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, make_delta(dev, z, want.o, x.d_o), got.lse, x.q, x.k, x.v,
-                               selected, z.nsa, Write::overwrite);
+                               selected, z.geometry, Write::overwrite);
   check_close("dq", d.dq, want_d.dq);
   check_close("dk", d.dk, want_d.dk);
   check_close("dv", d.dv, want_d.dv);
@@ -100,13 +101,13 @@ TEST_CASE("attend_selected with every block chosen is causal attention") {
 TEST_CASE("attend_selected gives the same bits on any number of threads") {
   // One group, so that pieces which follow each other share queries or keys; several times, because a piece that does
   // not wait for another mostly comes later.
-  const ref::NsaSizes z{.B = 1, .T = 600, .H = 3, .Hkv = 1, .Dk = 20, .Dv = 12, .nsa = small_nsa()};
+  const ref::NsaSizes z{.B = 1, .T = 600, .H = 3, .Hkv = 1, .Dk = 20, .Dv = 12, .geometry = small_nsa()};
   const auto run = [&](Device& dev, const BranchForward& y, const BranchBackward& d) {
     const BranchInputs x(dev, z, z.T);
     const Tensor selected = random_selected(dev, z);
-    op::attend_selected_forward(dev, y.o, y.lse, x.q, x.k, x.v, selected, z.nsa);
+    op::attend_selected_forward(dev, y.o, y.lse, x.q, x.k, x.v, selected, z.geometry);
     op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, random(dev, {z.B, z.T, z.H}, "delta"), y.lse, x.q, x.k,
-                                 x.v, selected, z.nsa, Write::overwrite);
+                                 x.v, selected, z.geometry, Write::overwrite);
   };
   TestDevice one(1);
   const BranchForward y1(one, z);
@@ -125,12 +126,12 @@ TEST_CASE("attend_selected gives the same bits on any number of threads") {
 TEST_CASE("attend_selected takes the memory it plans") {
   for (std::int64_t T : {5, 300})
     check_plan([&](Device& dev) {
-      const ref::NsaSizes z{.B = 2, .T = T, .H = 6, .Hkv = 2, .Dk = 20, .Dv = 12, .nsa = small_nsa()};
+      const ref::NsaSizes z{.B = 2, .T = T, .H = 6, .Hkv = 2, .Dk = 20, .Dv = 12, .geometry = small_nsa()};
       const BranchBackward x(dev, z, T), d(dev, z, T);  // q, k, v and their gradients
       const BranchForward y(dev, z), dy(dev, z);        // o, lse and d_o, delta
-      const Tensor selected = make(dev, {z.B, z.Hkv, T, z.nsa.n}, DType::i32);
-      op::attend_selected_forward(dev, y.o, y.lse, x.dq, x.dk, x.dv, selected, z.nsa);
-      op::attend_selected_backward(dev, d.dq, d.dk, d.dv, dy.o, dy.lse, y.lse, x.dq, x.dk, x.dv, selected, z.nsa,
+      const Tensor selected = make(dev, {z.B, z.Hkv, T, z.geometry.n}, DType::i32);
+      op::attend_selected_forward(dev, y.o, y.lse, x.dq, x.dk, x.dv, selected, z.geometry);
+      op::attend_selected_backward(dev, d.dq, d.dk, d.dv, dy.o, dy.lse, y.lse, x.dq, x.dk, x.dv, selected, z.geometry,
                                    Write::overwrite);
     });
 }

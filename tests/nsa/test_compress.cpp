@@ -1,6 +1,7 @@
 // Compression against the reference: all compressors, ragged lengths, overlapping and non-overlapping blocks, any
 // number of threads, planned bytes.
 #include "nsa/ops.h"
+#include "error_of.h"
 #include "ref/compare.h"
 #include "ref/nsa.h"
 
@@ -25,7 +26,7 @@ CompressWeights weights_for(Device& dev, const ref::CompressSizes& s, const std:
   };
   CompressWeights w;
   if (s.kind == Compressor::mean) return w;
-  const std::int64_t l = s.nsa.l;
+  const std::int64_t l = s.geometry.l;
   w.pos = tensor({s.Hkv, l, s.D}, "pos", 0.5);
   w.w1 = tensor({s.Hkv, s.E, l * s.D}, "w1", 1.5 / std::sqrt(static_cast<double>(l * s.D)));
   if (s.kind == Compressor::linear) return w;
@@ -36,7 +37,7 @@ CompressWeights weights_for(Device& dev, const ref::CompressSizes& s, const std:
 }
 
 Call call_for(Device& dev, const ref::CompressSizes& s) {
-  const std::int64_t Tc = s.nsa.Tc(s.T);
+  const std::int64_t Tc = s.geometry.Tc(s.T);
   const bool planning = dev.planning();
   Call a;
   a.x = planning ? make(dev, {s.B, s.T, s.Hkv, s.D}) : random(dev, {s.B, s.T, s.Hkv, s.D}, "x");
@@ -50,8 +51,8 @@ Call call_for(Device& dev, const ref::CompressSizes& s) {
 }
 
 void run(Device& dev, const Call& a, const ref::CompressSizes& s) {
-  op::compress_forward(dev, a.c, a.hidden, a.x, a.w, s.kind, s.nsa);
-  op::compress_backward(dev, a.dx, a.dw, a.dc, a.hidden, a.x, a.w, s.kind, s.nsa);
+  op::compress_forward(dev, a.c, a.hidden, a.x, a.w, s.kind, s.geometry);
+  op::compress_backward(dev, a.dx, a.dw, a.dc, a.hidden, a.x, a.w, s.kind, s.geometry);
 }
 
 ref::CompressParams<double> params_of(const CompressWeights& w) {
@@ -61,7 +62,7 @@ ref::CompressParams<double> params_of(const CompressWeights& w) {
 void check_compress(const ref::CompressSizes& s) {
   INFO("kind " << static_cast<int>(s.kind) << " B " << s.B << " T " << s.T << " Hkv " << s.Hkv << " D " << s.D << " E "
                << s.E);
-  INFO("l " << s.nsa.l << " d " << s.nsa.d);
+  INFO("l " << s.geometry.l << " d " << s.geometry.d);
   TestDevice dev(1, 64, 64);
   const Call a = call_for(dev, s);
   const auto x = values(a.x), dc = values(a.dc);
@@ -88,9 +89,9 @@ constexpr Compressor kKinds[] = {Compressor::mlp, Compressor::linear, Compressor
 ref::CompressSizes sizes(Compressor kind, std::int64_t B, std::int64_t T, std::int64_t Hkv, std::int64_t D,
                          std::int64_t E, std::int64_t l, std::int64_t d) {
   ref::CompressSizes s{kind, B, T, Hkv, D, kind == Compressor::mlp ? E : D, {}};
-  s.nsa.l = l;
-  s.nsa.d = d;
-  s.nsa.l_sel = 2 * l;
+  s.geometry.l = l;
+  s.geometry.d = d;
+  s.geometry.l_sel = 2 * l;
   return s;
 }
 
@@ -157,26 +158,29 @@ TEST_CASE("compression fronts name what does not fit", "[compress]") {
   TestDevice dev(1, 64, 64);
   auto s = sizes(Compressor::mlp, 2, 40, 2, 8, 12, 8, 4);
   const Call a = call_for(dev, s);
-  const auto forward = [&](const CompressWeights& w, In c, const NsaShape& nsa) {
-    op::compress_forward(dev, c, a.hidden, a.x, w, s.kind, nsa);
+  const auto forward = [&](const CompressWeights& w, In c, const NsaShape& geometry) {
+    op::compress_forward(dev, c, a.hidden, a.x, w, s.kind, geometry);
   };
-  CHECK_THROWS_WITH(forward(a.w, a.x, s.nsa),
-                    "compress_forward: c must be (B,Tc,Hkv,D) = (2, 9, 2, 8), got (2, 40, 2, 8)");
+  CHECK(error_of([&] {
+          forward(a.w, a.x, s.geometry);
+        }).rfind("compress_forward: c is (2, 40, 2, 8), expected (B,Tc,Hkv,D) = (2, 9, 2, 8); ", 0) == 0);
   CompressWeights w = a.w;
   w.b1 = a.w.b2;
-  CHECK_THROWS_WITH(forward(w, a.c, s.nsa), "compress_forward: b1 must be (Hkv,E) = (2, 12), got (2, 8)");
+  CHECK(error_of([&] {
+          forward(w, a.c, s.geometry);
+        }).rfind("compress_forward: b1 is (2, 8), expected (Hkv,E) = (2, 12); ", 0) == 0);
   w.b1 = Tensor{};
-  CHECK_THROWS_WITH(forward(w, a.c, s.nsa),
+  CHECK_THROWS_WITH(forward(w, a.c, s.geometry),
                     "compress_forward: b1, w2 and b2 belong to the mlp compressor, and to no other");
-  NsaShape odd = s.nsa;
+  NsaShape odd = s.geometry;
   odd.d = 3;
   CHECK_THROWS_WITH(forward(a.w, a.c, odd), "compress_forward: compress_stride d=3 must divide compress_block l=8");
-  odd = s.nsa;
+  odd = s.geometry;
   odd.l_sel = 4;
   CHECK_THROWS_WITH(
       forward(a.w, a.c, odd),
       "compress_forward: compress_block l=8 must not be larger than select_block l'=4 (were they swapped?)");
-  odd = s.nsa;
+  odd = s.geometry;
   odd.n = 2;
   CHECK_THROWS_WITH(forward(a.w, a.c, odd),
                     "compress_forward: select_count n=2 must hold the forced blocks select_init=1 + select_local=2");

@@ -71,7 +71,7 @@ TEST_CASE("golden: scores of the neighbour block select other blocks", "[referen
     const Golden golden(name);
     const auto& z = golden.layer.z;
     auto f = ref::layer_forward(golden.layer, golden.x, golden.params);
-    const std::int64_t blocks = z.nsa.blocks(z.T);
+    const std::int64_t blocks = z.geometry.blocks(z.T);
     std::vector<double> shifted(f.score.size());
     for (std::int64_t k = 0; k < static_cast<std::int64_t>(shifted.size()); ++k)
       shifted[k] = k % blocks ? f.score[k - 1] : 0;
@@ -93,7 +93,7 @@ TEST_CASE("complex step: compression", "[reference]") {
       ref::CompressParams<double> w = s.zeros<double>();
       for (auto* part : {&w.pos, &w.w1, &w.b1, &w.w2, &w.b2})
         *part = normal(static_cast<std::int64_t>(part->size()), "w" + std::to_string(part - &w.pos), 0.5);
-      const auto x = normal(s.B * s.T * s.Hkv * s.D, "x"), dc = normal(s.B * s.nsa.Tc(s.T) * s.Hkv * s.D, "dc");
+      const auto x = normal(s.B * s.T * s.Hkv * s.D, "x"), dc = normal(s.B * s.geometry.Tc(s.T) * s.Hkv * s.D, "dc");
       const auto f = ref::compress_forward(s, x, w);
       const auto g = ref::compress_backward(s, dc, f.hidden, x, w);
       check_gradient("dx", g.dx, x,
@@ -240,15 +240,15 @@ TEST_CASE("a window of T and a selection of everything are full attention; nothi
   const auto cmp = ref::attend_compressed_forward(z, q, kc, vc);
   const auto selected = ref::select_blocks(z, ref::block_scores(z, cmp.p));
   check_close("selected", ref::attend_selected_forward(z, q, k, v, selected).o, full.o, 0);
-  for (std::int64_t i = 0; i < (z.nsa.l - 1) * z.H * z.Dv; ++i) CHECK(cmp.o[i] == 0);
-  CHECK(std::isinf(cmp.lse[(z.nsa.l - 1) * z.H - 1]));
-  CHECK(std::isfinite(cmp.lse[(z.nsa.l - 1) * z.H]));
+  for (std::int64_t i = 0; i < (z.geometry.l - 1) * z.H * z.Dv; ++i) CHECK(cmp.o[i] == 0);
+  CHECK(std::isinf(cmp.lse[(z.geometry.l - 1) * z.H - 1]));
+  CHECK(std::isfinite(cmp.lse[(z.geometry.l - 1) * z.H]));
 }
 
 TEST_CASE("scores at 32/16/64 are p[4j-1] + 2p[4j] + 2p[4j+1] + 2p[4j+2] + p[4j+3]; ties go to the lower index",
           "[reference]") {
   ref::NsaSizes z{1, 512, 1, 1, 1, 1, {32, 16, 64, 4, 1, 2, 1}};
-  const std::int64_t Tc = z.Tc(), blocks = z.nsa.blocks(z.T);
+  const std::int64_t Tc = z.Tc(), blocks = z.geometry.blocks(z.T);
   auto p = normal(z.T * Tc, "p");
   const auto score = ref::block_scores(z, p);
   for (std::int64_t t : {0, 300, 511})

@@ -20,10 +20,10 @@ struct SelectCase {
   std::vector<double> run() {
     const Tensor vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc");
     const BranchForward y(dev, z);
-    op::attend_compressed_forward(dev, y.o, y.lse, q, kc, vc, z.nsa);
+    op::attend_compressed_forward(dev, y.o, y.lse, q, kc, vc, z.geometry);
     lse = y.lse;
-    selected = make(dev, {z.B, z.Hkv, z.T, z.nsa.n}, DType::i32);
-    op::select_blocks(dev, selected, q, kc, lse, z.nsa);
+    selected = make(dev, {z.B, z.Hkv, z.T, z.geometry.n}, DType::i32);
+    op::select_blocks(dev, selected, q, kc, lse, z.geometry);
     return ref::attend_compressed_forward(z, values(q), values(kc), values(vc)).p;
   }
 };
@@ -32,7 +32,7 @@ struct SelectCase {
 void check_selected(const SelectCase& x, const std::vector<double>& p) {
   const std::vector<double> score = ref::block_scores(x.z, p);
   const std::vector<std::int32_t> want = ref::select_blocks(x.z, score), got = ints(x.selected);
-  const std::int64_t n = x.z.nsa.n, blocks = x.z.nsa.blocks(x.z.T);
+  const std::int64_t n = x.z.geometry.n, blocks = x.z.geometry.blocks(x.z.T);
   std::int64_t different = 0;
   for (std::size_t row = 0; row < want.size() / static_cast<std::size_t>(n); ++row) {
     const std::set<std::int32_t> w(want.begin() + row * n, want.begin() + (row + 1) * n),
@@ -66,15 +66,15 @@ TEST_CASE("select_blocks chooses the reference's blocks") {
 }
 
 TEST_CASE("select_blocks at the paper's block sizes") {
-  SelectCase x({.B = 1, .T = 1500, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 1, .nsa = {.n = 6}});
+  SelectCase x({.B = 1, .T = 1500, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 1, .geometry = {.n = 6}});
   check_selected(x, x.run());
 }
 
 TEST_CASE("select_blocks: equal keys are ties, and the lower index wins") {
   for (std::int64_t init : {0, 1, 2}) {
-    NsaShape nsa = small_nsa();
-    nsa.init = init, nsa.n = 6;
-    SelectCase x({.B = 1, .T = 400, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 4, .nsa = nsa});
+    NsaShape geometry = small_nsa();
+    geometry.init = init, geometry.n = 6;
+    SelectCase x({.B = 1, .T = 400, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 4, .geometry = geometry});
     for (std::int64_t i = 0; i < x.kc.numel(); ++i) x.kc.f32()[i] = static_cast<float>(i % x.z.Dk) * 0.1f - 0.7f;
     const auto p = x.run();
     CHECK(ints(x.selected) == ref::select_blocks(x.z, ref::block_scores(x.z, p)));
@@ -82,25 +82,25 @@ TEST_CASE("select_blocks: equal keys are ties, and the lower index wins") {
 }
 
 TEST_CASE("select_blocks with all the mass on one block") {
-  const NsaShape nsa = small_nsa();
-  SelectCase x({.B = 1, .T = 400, .H = 2, .Hkv = 1, .Dk = 16, .Dv = 4, .nsa = nsa});
+  const NsaShape geometry = small_nsa();
+  SelectCase x({.B = 1, .T = 400, .H = 2, .Hkv = 1, .Dk = 16, .Dv = 4, .geometry = geometry});
   const float a = std::sqrt(20.0f);  // logits of +-80
   std::fill_n(x.q.f32(), x.q.numel(), a);
   std::fill_n(x.kc.f32(), x.kc.numel(), -a);
   const std::int64_t loved = 9;  // compressed blocks 37, 38 lie inside select block 9 and in no other
   std::fill_n(x.kc.f32() + (4 * loved + 1) * x.z.Dk, 2 * x.z.Dk, a);
   x.run();
-  for (std::int64_t t = (loved + 2) * nsa.l_sel; t < x.z.T; ++t) {
-    const std::int32_t* s = x.selected.i32() + t * nsa.n;
-    const std::int32_t c = static_cast<std::int32_t>(t / nsa.l_sel);
+  for (std::int64_t t = (loved + 2) * geometry.l_sel; t < x.z.T; ++t) {
+    const std::int32_t* s = x.selected.i32() + t * geometry.n;
+    const std::int32_t c = static_cast<std::int32_t>(t / geometry.l_sel);
     INFO("t " << t);
-    CHECK(std::vector<std::int32_t>(s, s + nsa.n) ==
+    CHECK(std::vector<std::int32_t>(s, s + geometry.n) ==
           std::vector<std::int32_t>{0, static_cast<std::int32_t>(loved), c - 1, c});
   }
 }
 
 TEST_CASE("select_blocks takes all blocks while they fit, and marks unused slots") {
-  SelectCase x({.B = 2, .T = 130, .H = 2, .Hkv = 2, .Dk = 4, .Dv = 4, .nsa = {.n = 16}});
+  SelectCase x({.B = 2, .T = 130, .H = 2, .Hkv = 2, .Dk = 4, .Dv = 4, .geometry = {.n = 16}});
   x.run();
   for (std::int64_t i = 0; i < x.selected.numel(); ++i) {
     const std::int64_t slot = i % 16, t = i / 16 % 130;
@@ -109,18 +109,18 @@ TEST_CASE("select_blocks takes all blocks while they fit, and marks unused slots
 }
 
 TEST_CASE("select_blocks gives valid blocks even when scores are NaN") {
-  SelectCase x({.B = 1, .T = 200, .H = 2, .Hkv = 1, .Dk = 8, .Dv = 4, .nsa = small_nsa()});
+  SelectCase x({.B = 1, .T = 200, .H = 2, .Hkv = 1, .Dk = 8, .Dv = 4, .geometry = small_nsa()});
   x.kc.f32()[5] = std::numeric_limits<float>::quiet_NaN();
   x.run();
   for (std::int64_t t = 0; t < x.z.T; ++t)
-    for (std::int64_t i = 0; i < std::min(x.z.nsa.n, t / 16 + 1); ++i) {
-      const std::int32_t* s = x.selected.i32() + t * x.z.nsa.n;
+    for (std::int64_t i = 0; i < std::min(x.z.geometry.n, t / 16 + 1); ++i) {
+      const std::int32_t* s = x.selected.i32() + t * x.z.geometry.n;
       CHECK((s[i] >= 0 && s[i] <= t / 16 && (i == 0 || s[i] > s[i - 1])));
     }
 }
 
 TEST_CASE("select_blocks gives the same blocks on any number of threads, and takes the memory it plans") {
-  const ref::NsaSizes z{.B = 2, .T = 333, .H = 6, .Hkv = 2, .Dk = 20, .Dv = 4, .nsa = small_nsa()};
+  const ref::NsaSizes z{.B = 2, .T = 333, .H = 6, .Hkv = 2, .Dk = 20, .Dv = 4, .geometry = small_nsa()};
   SelectCase one(z, 1), three(z, 3);
   one.run();
   three.run();
@@ -128,6 +128,6 @@ TEST_CASE("select_blocks gives the same blocks on any number of threads, and tak
   check_plan([&](Device& dev) {
     const Tensor q = make(dev, {z.B, z.T, z.H, z.Dk}), kc = make(dev, {z.B, z.Tc(), z.Hkv, z.Dk}),
                  lse = make(dev, {z.B, z.T, z.H});
-    op::select_blocks(dev, make(dev, {z.B, z.Hkv, z.T, z.nsa.n}, DType::i32), q, kc, lse, z.nsa);
+    op::select_blocks(dev, make(dev, {z.B, z.Hkv, z.T, z.geometry.n}, DType::i32), q, kc, lse, z.geometry);
   });
 }

@@ -7,6 +7,17 @@
 using namespace nsa;
 using namespace nsa::test;
 
+namespace {
+
+/// All n elements decay.
+Tensor one_range(Device& dev, std::int64_t n) {
+  const Tensor t = make(dev, {1, 2}, DType::i32);
+  set(t, std::vector<std::int64_t>{(n + kAdamWRange - 1) / kAdamWRange, 1});
+  return t;
+}
+
+}  // namespace
+
 TEST_CASE("adamw: several steps against the reference") {
   const std::int64_t n = GENERATE(1, 7, 33, 40000);
   TestDevice dev;
@@ -21,7 +32,7 @@ TEST_CASE("adamw: several steps against the reference") {
     step.grad_scale = 0.5f;
     step.m_scale = static_cast<float>(1 / (1 - beta1_t)), step.v_scale = static_cast<float>(1 / (1 - beta2_t));
     const Tensor grad = random(dev, {n}, "grad" + std::to_string(t));
-    op::adamw(dev, w, m, v, grad, step);
+    op::adamw(dev, w, m, v, Tensor(), grad, one_range(dev, n), step);
     ref::adamw(w_ref, m_ref, v_ref, values(grad), step);
   }
   check_close("w", w, w_ref);
@@ -37,7 +48,7 @@ TEST_CASE("adamw: no gradient means no step but the decay; a zero element never 
   for (double& x : want) x *= 1 - 0.1 * 0.5;
   AdamWStep step;
   step.lr = 0.1f, step.weight_decay = 0.5f;
-  op::adamw(dev, w, m, v, g, step);
+  op::adamw(dev, w, m, v, Tensor(), g, one_range(dev, w.numel()), step);
   check_close("w", w, want, 1e-6);
 }
 
@@ -54,7 +65,7 @@ TEST_CASE("fill, copy, add") {
   op::fill(dev, y, 2.5f);
   check_close("fill", y, std::vector<double>(static_cast<std::size_t>(n), 2.5), 0);
   const Tensor a = random_ints(dev, {n}, "ids", 0, 100), b = make(dev, {n}, DType::i32);
-  op::copy(dev, b, a);
+  upload(b, ints(a).data());
   CHECK(same_bits(a, b));
 }
 
@@ -64,8 +75,8 @@ TEST_CASE("sums: in double, over any number of chunks") {
   const Tensor x = random(dev, {n}, "x", 1, 0.1), total = make(dev, {1}), squares = make(dev, {1});
   double sum = 0, sum_of_squares = 0;
   for (double e : values(x)) sum += e, sum_of_squares += e * e;
-  op::sum(dev, total, x);
-  op::sum_squares(dev, squares, x);
+  op::sum(dev, total, x, Write::overwrite);
+  op::sum_squares(dev, squares, x, Write::overwrite);
   CHECK(total.f32()[0] == Approx(sum).epsilon(1e-6));
   CHECK(squares.f32()[0] == Approx(sum_of_squares).epsilon(1e-6));
 }
@@ -75,16 +86,16 @@ TEST_CASE("sums: squares that overflow float, cancellation, NaN") {
   const Tensor x = make(dev, {100003}), result = make(dev, {1});
   op::fill(dev, x, 0);
   x.f32()[1] = 1e8f, x.f32()[2] = 1, x.f32()[100002] = -1e8f;
-  op::sum(dev, result, x);
+  op::sum(dev, result, x, Write::overwrite);
   CHECK(result.f32()[0] == 1);
   op::fill(dev, x, 1e19f);  // the square alone, 1e38, is near the end of float; the sum is beyond it
-  op::sum_squares(dev, result, x);
+  op::sum_squares(dev, result, x, Write::overwrite);
   CHECK(std::isinf(result.f32()[0]));
   op::fill(dev, x, 0);
   x.f32()[70000] = std::numeric_limits<float>::quiet_NaN();
-  op::sum_squares(dev, result, x);
+  op::sum_squares(dev, result, x, Write::overwrite);
   CHECK(std::isnan(result.f32()[0]));
-  op::sum(dev, result, x);
+  op::sum(dev, result, x, Write::overwrite);
   CHECK(std::isnan(result.f32()[0]));
 }
 
@@ -100,9 +111,9 @@ TEST_CASE("updates and sums: the bits do not depend on the number of threads") {
     op::fill(dev, v, 0.5f);
     AdamWStep step;
     step.lr = 0.1f, step.weight_decay = 0.5f;
-    op::adamw(dev, w, m, v, g, step);
-    op::sum(dev, total, w);
-    op::sum_squares(dev, squares, w);
+    op::adamw(dev, w, m, v, Tensor(), g, one_range(dev, w.numel()), step);
+    op::sum(dev, total, w, Write::overwrite);
+    op::sum_squares(dev, squares, w, Write::overwrite);
     op::add(dev, g, w);
     results[i] = {w, m, v, g, total, squares};
   }

@@ -1,11 +1,10 @@
-// What tests compare with: relative RMS error, the worst coordinate by its multi-index, one tolerance per dtype (DESIGN
-// law 10), tensors filled with random numbers, and a device with memory.
+// What tests compare with: relative RMS error, the worst coordinate by its multi-index, one rule per dtype (DESIGN law
+// 10), tensors filled with random numbers, and a device with memory. Everything here works for tensors of any place.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <complex>
-#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
@@ -13,41 +12,76 @@
 #include "catch.h"
 #include "core/device.h"
 #include "core/rng.h"
+#include "core/transfer.h"
 
 namespace nsa::test {
 
-/// The tolerance table: largest relative RMS error of a kernel against the float64 reference.
+/// The tolerance table: largest relative RMS error of a kernel against the float64 reference. A bf16 kernel is held to
+/// more: see check_close_to_plain().
 constexpr double tolerance(DType type) { return type == DType::bf16 ? 1e-2 : type == DType::f32 ? 1e-5 : 0.0; }
 
-/// A CPU device whose arenas have memory (untouched pages cost nothing). Tensors made below live in dev.params until
-/// the device dies.
+/// Where an op's test runs and what it computes in: every op's test runs once for each of all_kinds().
+struct Kind {
+  Where where = Where::cpu;
+  DType type = DType::f32;
+};
+inline std::vector<Kind> all_kinds() {
+  return {{Where::cpu, DType::f32}, {Where::fake, DType::f32}, {Where::cpu, DType::bf16}};
+}
+inline std::string describe(const Kind& kind) {
+  return fmt::format("{} on {}", name_of(kind.type), name_of(kind.where));
+}
+
+/// A device whose arenas have memory. Tensors made below live in dev.params until the device dies.
 struct TestDevice : Device {
-  explicit TestDevice(int n_threads = 1, std::size_t work_mib = 256, std::size_t params_mib = 256) {
+  explicit TestDevice(int n_threads = 1, std::size_t work_mib = 256, std::size_t params_mib = 256,
+                      Where place = Where::cpu) {
+    where = place;
     threads = n_threads;
-    work.reserve(work_mib << 20);
-    params.reserve(params_mib << 20);
+    reserve(params_mib << 20, work_mib << 20);
   }
+  explicit TestDevice(const Kind& kind, int n_threads = 1, std::size_t work_mib = 64, std::size_t params_mib = 64)
+      : TestDevice(n_threads, work_mib, params_mib, kind.where) {}
 };
 
 /// A tensor full of NaN (i32: of the lowest number), so that an element an op forgets to write is seen.
 inline Tensor make(Device& dev, const Shape& dims, DType type = DType::f32) {
   Tensor t = dev.params.take(type, dims, Purpose::activations);
-  if (dev.params.planning()) return t;
-  if (type == DType::f32) std::fill_n(t.f32(), t.numel(), std::numeric_limits<float>::quiet_NaN());
-  if (type == DType::i32) std::fill_n(t.i32(), t.numel(), std::numeric_limits<std::int32_t>::min());
-  if (type == DType::bf16) std::memset(t.data, 0xff, t.bytes());
+  if (!t.data) return t;  // planning
+  const auto n = static_cast<std::size_t>(t.numel());
+  if (type == DType::f32) upload(t, std::vector<float>(n, std::numeric_limits<float>::quiet_NaN()).data());
+  if (type == DType::i32) upload(t, std::vector<std::int32_t>(n, std::numeric_limits<std::int32_t>::min()).data());
+  if (type == DType::bf16) upload(t, std::vector<bf16>(n, bf16(std::numeric_limits<float>::quiet_NaN())).data());
   return t;
+}
+
+/// Sets every element; a bf16 tensor holds the rounded numbers.
+template <class T>
+void set(Out x, const std::vector<T>& v) {
+  NSA_CHECK(static_cast<std::size_t>(x.numel()) == v.size(), "test: {} values for a tensor {}", v.size(),
+            x.shape.str());
+  if (x.dtype == DType::f32) upload(x, std::vector<float>(v.begin(), v.end()).data());
+  if (x.dtype == DType::i32) upload(x, std::vector<std::int32_t>(v.begin(), v.end()).data());
+  if (x.dtype != DType::bf16) return;
+  std::vector<bf16> rounded;
+  for (const T& e : v) rounded.push_back(bf16(static_cast<float>(e)));
+  upload(x, rounded.data());
 }
 
 /// Normal numbers times `scale` plus `mean`; a function of `name` alone, so that two calls with different names are
 /// independent.
-inline Tensor random(Device& dev, const Shape& dims, const std::string& name, double scale = 1, double mean = 0) {
-  Tensor t = make(dev, dims);
+inline Tensor random(Device& dev, const Shape& dims, const std::string& name, double scale = 1, double mean = 0,
+                     DType type = DType::f32) {
+  Tensor t = make(dev, dims, type);
   if (!t.data) return t;  // planning
   const Rng rng(1, name);
-  for (std::int64_t i = 0; i < t.numel(); ++i)
-    t.f32()[i] = static_cast<float>(mean + scale * rng.normal(static_cast<std::uint64_t>(i)));
+  std::vector<float> v(static_cast<std::size_t>(t.numel()));
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(mean + scale * rng.normal(i));
+  set(t, v);
   return t;
+}
+inline Tensor random(Device& dev, const Shape& dims, const std::string& name, DType type) {
+  return random(dev, dims, name, 1, 0, type);
 }
 
 /// Integers uniform in [low, high).
@@ -56,40 +90,48 @@ inline Tensor random_ints(Device& dev, const Shape& dims, const std::string& nam
   Tensor t = make(dev, dims, DType::i32);
   if (!t.data) return t;
   const Rng rng(1, name);
-  for (std::int64_t i = 0; i < t.numel(); ++i)
-    t.i32()[i] = low + static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(i)) * (high - low));
+  std::vector<std::int32_t> v(static_cast<std::size_t>(t.numel()));
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = low + static_cast<std::int32_t>(rng.uniform(i) * (high - low));
+  set(t, v);
   return t;
+}
+
+/// The bytes, wherever they are.
+inline std::vector<char> bytes_of(In x) {
+  std::vector<char> v(x.bytes());
+  download(v.data(), x);
+  return v;
 }
 
 /// A copy with the same dims and elements.
 inline Tensor clone(Device& dev, In x) {
   Tensor t = make(dev, x.shape, x.dtype);
-  if (t.data && x.numel()) std::memcpy(t.data, x.data, x.bytes());
+  if (t.data && x.numel()) upload(t, bytes_of(x).data());
   return t;
 }
 
-/// The elements of an f32 tensor as T: double or std::complex<double> for a reference, float.
+/// The elements of an f32 or bf16 tensor as T: double or std::complex<double> for a reference, float.
 template <class T = double>
 std::vector<T> values(In x) {
-  std::vector<T> v(static_cast<std::size_t>(x.numel()));
-  for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<T>(x.f32()[i]);
+  std::vector<T> v;
+  if (x.dtype == DType::bf16) {
+    for (bf16 e : downloaded<bf16>(x)) v.push_back(static_cast<T>(static_cast<float>(e)));
+  } else {
+    for (float e : downloaded<float>(x)) v.push_back(static_cast<T>(e));
+  }
   return v;
 }
-inline std::vector<std::int32_t> ints(In x) {
-  return x.numel() ? std::vector<std::int32_t>(x.i32(), x.i32() + x.numel()) : std::vector<std::int32_t>();
-}
+inline std::vector<std::int32_t> ints(In x) { return downloaded<std::int32_t>(x); }
 
-template <class T>
-void set(Out x, const std::vector<T>& v) {
-  NSA_CHECK(static_cast<std::size_t>(x.numel()) == v.size(), "test: {} values for a tensor {}", v.size(),
-            x.shape.str());
-  for (std::size_t i = 0; i < v.size(); ++i) x.f32()[i] = static_cast<float>(v[i]);
+/// What a plain bf16 program would have stored.
+inline std::vector<double> rounded_to_bf16(const std::vector<double>& v) {
+  std::vector<double> r;
+  for (double e : v) r.push_back(static_cast<double>(static_cast<float>(bf16(static_cast<float>(e)))));
+  return r;
 }
 
 /// The same bytes? (NaN equals the same NaN.)
-inline bool same_bits(In a, In b) {
-  return a.dtype == b.dtype && a.shape == b.shape && (a.numel() == 0 || std::memcmp(a.data, b.data, a.bytes()) == 0);
-}
+inline bool same_bits(In a, In b) { return a.dtype == b.dtype && a.shape == b.shape && bytes_of(a) == bytes_of(b); }
 
 /// "[1, 0, 17]" of element `index` of a tensor with these dims.
 inline std::string multi_index(const Shape& dims, std::int64_t index) {
@@ -133,8 +175,8 @@ template <class T>
 Difference difference(In got, const std::vector<T>& want) {
   NSA_CHECK(static_cast<std::size_t>(got.numel()) == want.size(), "test: {} expected values, got {}", want.size(),
             got.shape.str());
-  const float* g = got.f32();
-  const auto got_at = [&](std::size_t i) { return static_cast<double>(g[i]); };
+  const std::vector<double> g = values(got);
+  const auto got_at = [&](std::size_t i) { return g[i]; };
   return difference(want.size(), got_at, [&](std::size_t i) { return static_cast<double>(std::real(want[i])); });
 }
 template <class T, class U>
@@ -159,6 +201,17 @@ void check_close(const std::string& name, In got, const std::vector<T>& want, do
 }
 inline void check_close(const std::string& name, In got, In want, double limit = tolerance(DType::f32)) {
   check_close(name, got, values(want), limit);
+}
+/// The rule for every dtype: f32 within its tolerance of `want`, the float64 result; bf16 at most twice as far from it
+/// as `plain`, what a plain bf16 program would give: the same formula with every tensor it stores rounded to bf16.
+inline void check_close_to_plain(const std::string& name, In got, const std::vector<double>& want,
+                                 const std::vector<double>& plain) {
+  if (got.dtype == DType::f32) return check_close(name, got, want);
+  check_close(name, got, want, 2 * difference(plain, want).error);
+}
+/// An op that rounds once, when it stores its result.
+inline void check_rounded(const std::string& name, In got, const std::vector<double>& want) {
+  check_close_to_plain(name, got, want, rounded_to_bf16(want));
 }
 template <class T, class U>
 void check_close(const std::string& name, const std::vector<T>& got, const std::vector<U>& want, double limit) {

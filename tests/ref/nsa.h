@@ -19,9 +19,9 @@ namespace nsa::test::ref {
 /// Sizes of one attention layer; index helpers are spelled out at each use.
 struct NsaSizes {
   std::int64_t B = 1, T = 1, H = 1, Hkv = 1, Dk = 1, Dv = 1;
-  NsaShape nsa;
+  NsaShape geometry;
   std::int64_t G() const { return H / Hkv; }
-  std::int64_t Tc() const { return nsa.Tc(T); }
+  std::int64_t Tc() const { return geometry.Tc(T); }
 };
 
 // --- step 4: compression (Eq. 7) -----------------------------------------------------------------
@@ -34,14 +34,14 @@ struct CompressParams {
 struct CompressSizes {
   Compressor kind = Compressor::mlp;
   std::int64_t B = 1, T = 1, Hkv = 1, D = 1, E = 1;
-  NsaShape nsa;
+  NsaShape geometry;
   /// All weights zero, as gradients start.
   template <class T_>
   CompressParams<T_> zeros() const {
     CompressParams<T_> w;
     if (kind == Compressor::mean) return w;
-    w.pos.assign(Hkv * nsa.l * D, T_(0));
-    w.w1.assign(Hkv * E * nsa.l * D, T_(0));
+    w.pos.assign(Hkv * geometry.l * D, T_(0));
+    w.w1.assign(Hkv * E * geometry.l * D, T_(0));
     if (kind == Compressor::linear) return w;
     w.b1.assign(Hkv * E, T_(0));
     w.w2.assign(Hkv * D * E, T_(0));
@@ -59,18 +59,18 @@ struct Compressed {
 template <class T>
 Vec<T> gather_block(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w, std::int64_t b, std::int64_t i,
                     std::int64_t h) {
-  Vec<T> block(s.nsa.l * s.D);
-  for (std::int64_t r = 0; r < s.nsa.l; ++r)
+  Vec<T> block(s.geometry.l * s.D);
+  for (std::int64_t r = 0; r < s.geometry.l; ++r)
     for (std::int64_t e = 0; e < s.D; ++e) {
-      block[r * s.D + e] = x[((b * s.T + i * s.nsa.d + r) * s.Hkv + h) * s.D + e];
-      if (!w.pos.empty()) block[r * s.D + e] += w.pos[(h * s.nsa.l + r) * s.D + e];
+      block[r * s.D + e] = x[((b * s.T + i * s.geometry.d + r) * s.Hkv + h) * s.D + e];
+      if (!w.pos.empty()) block[r * s.D + e] += w.pos[(h * s.geometry.l + r) * s.D + e];
     }
   return block;
 }
 
 template <class T>
 Compressed<T> compress_forward(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w) {
-  const std::int64_t Tc = s.nsa.Tc(s.T), D = s.D, E = s.E, K = s.nsa.l * D;
+  const std::int64_t Tc = s.geometry.Tc(s.T), D = s.D, E = s.E, K = s.geometry.l * D;
   Compressed<T> out;
   out.c.assign(s.B * Tc * s.Hkv * D, T(0));
   if (s.kind == Compressor::mlp) out.hidden.assign(s.B * Tc * s.Hkv * E, T(0));
@@ -81,7 +81,7 @@ Compressed<T> compress_forward(const CompressSizes& s, const Vec<T>& x, const Co
         const std::int64_t row = (b * Tc + i) * s.Hkv + h;
         T* c = &out.c[row * D];
         if (s.kind == Compressor::mean) {
-          for (std::int64_t k = 0; k < K; ++k) c[k % D] += block[k] / T(static_cast<float>(s.nsa.l));
+          for (std::int64_t k = 0; k < K; ++k) c[k % D] += block[k] / T(static_cast<float>(s.geometry.l));
           continue;
         }
         Vec<T> z(E);
@@ -111,7 +111,7 @@ struct CompressGrads {
 template <class T>
 CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, const Vec<T>& hidden, const Vec<T>& x,
                                    const CompressParams<T>& w) {
-  const std::int64_t Tc = s.nsa.Tc(s.T), D = s.D, E = s.E, K = s.nsa.l * D;
+  const std::int64_t Tc = s.geometry.Tc(s.T), D = s.D, E = s.E, K = s.geometry.l * D;
   CompressGrads<T> g{Vec<T>(s.B * s.T * s.Hkv * D), s.zeros<T>()};
   for (std::int64_t b = 0; b < s.B; ++b)
     for (std::int64_t i = 0; i < Tc; ++i)
@@ -120,7 +120,7 @@ CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, con
         const std::int64_t row = (b * Tc + i) * s.Hkv + h;
         Vec<T> d_block(K);
         if (s.kind == Compressor::mean) {
-          for (std::int64_t k = 0; k < K; ++k) d_block[k] = dc[row * D + k % D] / T(static_cast<float>(s.nsa.l));
+          for (std::int64_t k = 0; k < K; ++k) d_block[k] = dc[row * D + k % D] / T(static_cast<float>(s.geometry.l));
         } else {
           Vec<T> dz(dc.begin() + row * D, dc.begin() + row * D + D);  // linear: E = D
           if (s.kind == Compressor::mlp) {
@@ -144,7 +144,7 @@ CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, con
           for (std::int64_t k = 0; k < K; ++k) g.w.pos[h * K + k] += d_block[k];
         }
         for (std::int64_t k = 0; k < K; ++k)
-          g.dx[((b * s.T + i * s.nsa.d + k / D) * s.Hkv + h) * D + k % D] += d_block[k];
+          g.dx[((b * s.T + i * s.geometry.d + k / D) * s.Hkv + h) * D + k % D] += d_block[k];
       }
   return g;
 }
@@ -235,8 +235,9 @@ AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const Vec<T>& 
 /// Step 5: query t sees compressed block i iff i*d + l - 1 <= t.
 template <class T>
 Attended<T> attend_compressed_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& kc, const Vec<T>& vc) {
-  return attend_forward(z, z.Tc(), q, kc, vc,
-                        [&](auto, std::int64_t t, auto, std::int64_t i) { return i * z.nsa.d + z.nsa.l - 1 <= t; });
+  return attend_forward(z, z.Tc(), q, kc, vc, [&](auto, std::int64_t t, auto, std::int64_t i) {
+    return i * z.geometry.d + z.geometry.l - 1 <= t;
+  });
 }
 
 /// Step 8: tokens s <= t inside the chosen blocks; selected (B,Hkv,T,n), -1 unused.
@@ -244,16 +245,17 @@ template <class T>
 Attended<T> attend_selected_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v,
                                     const Ids& selected) {
   return attend_forward(z, z.T, q, k, v, [&](std::int64_t b, std::int64_t t, std::int64_t j, std::int64_t s) {
-    const auto first = selected.begin() + ((b * z.Hkv + j) * z.T + t) * z.nsa.n;
-    return s <= t && std::find(first, first + z.nsa.n, static_cast<std::int32_t>(s / z.nsa.l_sel)) != first + z.nsa.n;
+    const auto first = selected.begin() + ((b * z.Hkv + j) * z.T + t) * z.geometry.n;
+    return s <= t && std::find(first, first + z.geometry.n, static_cast<std::int32_t>(s / z.geometry.l_sel)) !=
+                         first + z.geometry.n;
   });
 }
 
 /// Step 9: s in [max(0, t-w+1), t].
 template <class T>
 Attended<T> attend_window_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v) {
-  return attend_forward(z, z.T, q, k, v,
-                        [&](auto, std::int64_t t, auto, std::int64_t s) { return t - z.nsa.w + 1 <= s && s <= t; });
+  return attend_forward(
+      z, z.T, q, k, v, [&](auto, std::int64_t t, auto, std::int64_t s) { return t - z.geometry.w + 1 <= s && s <= t; });
 }
 
 // --- steps 6, 7: scores (Eq. 8-10) and selection (Eq. 11) ----------------------------------------
@@ -262,7 +264,7 @@ Attended<T> attend_window_forward(const NsaSizes& z, const Vec<T>& q, const Vec<
 /// is a block beyond Tc: with select_local 1 and l > d a free candidate can have such contributors.
 template <class T>
 Vec<T> block_scores(const NsaSizes& z, const Vec<T>& p) {
-  const std::int64_t Tc = z.Tc(), blocks = z.nsa.blocks(z.T), ratio = z.nsa.l_sel / z.nsa.d;
+  const std::int64_t Tc = z.Tc(), blocks = z.geometry.blocks(z.T), ratio = z.geometry.l_sel / z.geometry.d;
   Vec<T> score(z.B * z.Hkv * z.T * blocks);
   for (std::int64_t b = 0; b < z.B; ++b)
     for (std::int64_t kv = 0; kv < z.Hkv; ++kv)
@@ -270,7 +272,7 @@ Vec<T> block_scores(const NsaSizes& z, const Vec<T>& p) {
         for (std::int64_t j = 0; j < blocks; ++j)
           for (std::int64_t g = 0; g < z.G(); ++g)
             for (std::int64_t m = 0; m < ratio; ++m)
-              for (std::int64_t r = 0; r < z.nsa.l / z.nsa.d; ++r) {
+              for (std::int64_t r = 0; r < z.geometry.l / z.geometry.d; ++r) {
                 const std::int64_t i = ratio * j + m - r;
                 if (i < 0 || i >= Tc) continue;
                 score[((b * z.Hkv + kv) * z.T + t) * blocks + j] += p[((b * z.T + t) * z.H + kv * z.G() + g) * Tc + i];
@@ -281,13 +283,13 @@ Vec<T> block_scores(const NsaSizes& z, const Vec<T>& p) {
 /// selected (B,Hkv,T,n), ascending, -1 unused.
 template <class T>
 Ids select_blocks(const NsaSizes& z, const Vec<T>& score) {
-  const std::int64_t blocks = z.nsa.blocks(z.T), n = z.nsa.n;
+  const std::int64_t blocks = z.geometry.blocks(z.T), n = z.geometry.n;
   Ids selected(z.B * z.Hkv * z.T * n, -1);
   for (std::int64_t row = 0; row < z.B * z.Hkv * z.T; ++row) {
-    const std::int64_t c = row % z.T / z.nsa.l_sel;
+    const std::int64_t c = row % z.T / z.geometry.l_sel;
     Ids chosen, free;
     for (std::int64_t j = 0; j <= c; ++j) {
-      const bool forced = j < z.nsa.init || j >= c - z.nsa.local + 1;
+      const bool forced = j < z.geometry.init || j >= c - z.geometry.local + 1;
       (forced ? chosen : free).push_back(static_cast<std::int32_t>(j));
     }
     const auto score_of = [&](std::int32_t j) { return real_part(score[row * blocks + j]); };

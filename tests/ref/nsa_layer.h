@@ -22,12 +22,12 @@ struct NsaLayer {
 
   NsaLayer(const ModelConfig& config, std::int64_t B, std::int64_t T) : model(config) {
     const AttentionConfig& a = config.attention;
-    const NsaShape nsa{a.compress_block, a.compress_stride, a.select_block, a.select_count,
-                       a.select_init,    a.select_local,    a.w()};
-    z = {B, T, a.num_heads, a.num_kv_heads, a.head_dim, a.Dv(), nsa};
+    const NsaShape geometry{a.compress_block, a.compress_stride, a.select_block, a.select_count,
+                            a.select_init,    a.select_local,    a.w()};
+    z = {B, T, a.num_heads, a.num_kv_heads, a.head_dim, a.Dv(), geometry};
     const bool mlp = a.compressor == Compressor::mlp;
-    keys = {a.compressor, B, T, z.Hkv, z.Dk, mlp ? a.hidden_k() : z.Dk, z.nsa};
-    values = {a.compressor, B, T, z.Hkv, z.Dv, mlp ? a.hidden_v() : z.Dv, z.nsa};
+    keys = {a.compressor, B, T, z.Hkv, z.Dk, mlp ? a.hidden_k() : z.Dk, z.geometry};
+    values = {a.compressor, B, T, z.Hkv, z.Dv, mlp ? a.hidden_v() : z.Dv, z.geometry};
   }
   std::int64_t N() const { return z.B * z.T; }
   std::int64_t C() const { return model.hidden_size; }
@@ -79,7 +79,7 @@ struct NsaForward {
 inline HeadPosition query_position(const NsaLayer& s) { return {s.z.T, s.z.H, s.z.Dk, 1}; }
 inline HeadPosition key_position(const NsaLayer& s) { return {s.z.T, s.z.Hkv, s.z.Dk, 1}; }
 inline HeadPosition compressed_position(const NsaLayer& s) {
-  return {s.z.Tc(), s.z.Hkv, s.z.Dk, s.rotates_before() ? 0 : s.z.nsa.d};
+  return {s.z.Tc(), s.z.Hkv, s.z.Dk, s.rotates_before() ? 0 : s.z.geometry.d};
 }
 
 /// x (B,T,C). `given`: block indices to use instead of the layer's own, or empty.

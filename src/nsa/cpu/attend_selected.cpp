@@ -105,20 +105,21 @@ HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, 
 
 }  // namespace
 
-void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& nsa) {
-  const BranchDims z(q, k, v.dim(3), nsa.l_sel);
+void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
+  const BranchDims z(q, k, v.dim(3), geometry.l_sel);
   ArenaScope scope(dev.work);
   const PackedKeys packed(dev, z, {.kt = true, .v = true});
   const InverseIndex index(dev, z, selected.dim(3));
   const Tensor sums = dev.scratch({z.B, z.T, z.H});
   const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(z, nullptr).floats});
   if (dev.planning()) return;
-  pack_keys(dev, z, packed, k.f32(), v.f32());
-  const ForwardState x{o.f32(), lse.f32(), sums.f32(), q.f32()};
+  pack_keys(dev, z, packed, k.raw<float>(), v.raw<float>());
+  const ForwardState x{o.raw<float>(), lse.raw<float>(), sums.raw<float>(), q.raw<float>()};
   parallel_for(dev.threads, z.groups() * index.segments.count, [&](std::int64_t i, int thread) HWY_ATTR {
     const std::int64_t bh = i % z.groups(), s = index.segments.count - 1 - i / z.groups();  // longest first
-    index.build_segment(bh, s, selected.i32());
-    forward_segment(z, TileScratch::forward(z, scratch.f32() + thread * scratch.dim(1)), bh, s, index, packed, x);
+    index.build_segment(bh, s, selected.raw<std::int32_t>());
+    forward_segment(z, TileScratch::forward(z, scratch.raw<float>() + thread * scratch.dim(1)), bh, s, index, packed,
+                    x);
   });
 }
 
@@ -199,8 +200,8 @@ struct PieceOrder {
 }  // namespace
 
 void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
-                              In selected, const NsaShape& nsa, Write dq_mode) {
-  const BranchDims z(q, k, v.dim(3), nsa.l_sel);
+                              In selected, const NsaShape& geometry, Write dq_mode) {
+  const BranchDims z(q, k, v.dim(3), geometry.l_sel);
   ArenaScope scope(dev.work);
   const PackedKeys packed(dev, z, {.kt = true, .k = true, .vt = true});
   const InverseIndex index(dev, z, selected.dim(3));
@@ -210,35 +211,38 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
   const Tensor turns =
       dev.scratch({2, z.groups(), segments}, DType::i32);  // pieces done with these queries, with these keys
   if (dev.planning()) return;
-  std::fill_n(turns.i32(), turns.numel(), 0);
-  pack_keys(dev, z, packed, k.f32(), v.f32());
-  parallel_for(dev.threads, z.groups() * segments,
-               [&](std::int64_t i, int) HWY_ATTR { index.build_segment(i / segments, i % segments, selected.i32()); });
-  parallel_for(dev.threads, sums.dim(0),
-               [&](std::int64_t i, int) HWY_ATTR { std::fill_n(sums.f32() + i * sums.dim(1), sums.dim(1), 0.0f); });
+  std::fill_n(turns.raw<std::int32_t>(), turns.numel(), 0);
+  pack_keys(dev, z, packed, k.raw<float>(), v.raw<float>());
+  parallel_for(dev.threads, z.groups() * segments, [&](std::int64_t i, int) HWY_ATTR {
+    index.build_segment(i / segments, i % segments, selected.raw<std::int32_t>());
+  });
+  parallel_for(dev.threads, sums.dim(0), [&](std::int64_t i, int) HWY_ATTR {
+    std::fill_n(sums.raw<float>() + i * sums.dim(1), sums.dim(1), 0.0f);
+  });
   if (dq_mode == Write::overwrite) {
     const std::int64_t size = z.H * z.Dk;
     parallel_for(dev.threads, z.B * z.T,
-                 [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.f32() + i * size, size, 0.0f); });
+                 [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.raw<float>() + i * size, size, 0.0f); });
   }
-  const BackwardState x{{dq.f32(), d_o.f32(), delta.f32(), lse.f32(), q.f32()}, sums.f32()};
+  const BackwardState x{{dq.raw<float>(), d_o.raw<float>(), delta.raw<float>(), lse.raw<float>(), q.raw<float>()},
+                        sums.raw<float>()};
   const PieceOrder order(segments);
   parallel_in_order(dev.threads, order.odd * order.odd * z.groups(), [&](std::int64_t i, int thread) HWY_ATTR {
     const std::int64_t bh = i % z.groups(), ek = i / z.groups();
     PieceOrder::Piece piece;
     if (!order.at(ek / order.odd, ek % order.odd, piece)) return;
-    std::int32_t& turn_s = turns.i32()[bh * segments + piece.s];
-    std::int32_t& turn_c = turns.i32()[(z.groups() + bh) * segments + piece.c];
+    std::int32_t& turn_s = turns.raw<std::int32_t>()[bh * segments + piece.s];
+    std::int32_t& turn_c = turns.raw<std::int32_t>()[(z.groups() + bh) * segments + piece.c];
     wait_for(turn_s, piece.before_s);
     wait_for(turn_c, piece.before_c);
-    backward_piece(z, TileScratch::backward(z, scratch.f32() + thread * scratch.dim(1)), bh, piece.s, piece.c, index,
-                   packed, x);
+    backward_piece(z, TileScratch::backward(z, scratch.raw<float>() + thread * scratch.dim(1)), bh, piece.s, piece.c,
+                   index, packed, x);
     pass_turn(turn_s, piece.before_s + 1);
     pass_turn(turn_c, piece.before_c + 1);
   });
   parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
-    const float* dk_block = sums.f32() + i * sums.dim(1);
-    store_dkv(z, i / z.blocks, i % z.blocks, dk.f32(), dv.f32(), dk_block, dk_block + z.block * z.ldk);
+    const float* dk_block = sums.raw<float>() + i * sums.dim(1);
+    store_dkv(z, i / z.blocks, i % z.blocks, dk.raw<float>(), dv.raw<float>(), dk_block, dk_block + z.block * z.ldk);
   });
 }
 
@@ -252,13 +256,14 @@ namespace nsa::cpu {
 HWY_EXPORT(attend_selected_forward);
 HWY_EXPORT(attend_selected_backward);
 
-void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& nsa) {
-  HWY_DYNAMIC_DISPATCH(attend_selected_forward)(dev, o, lse, q, k, v, selected, nsa);
+void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
+  HWY_DYNAMIC_DISPATCH(attend_selected_forward)(dev, o, lse, q, k, v, selected, geometry);
 }
 
 void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
-                              In selected, const NsaShape& nsa, Write dq_mode) {
-  HWY_DYNAMIC_DISPATCH(attend_selected_backward)(dev, dq, dk, dv, d_o, delta, lse, q, k, v, selected, nsa, dq_mode);
+                              In selected, const NsaShape& geometry, Write dq_mode) {
+  HWY_DYNAMIC_DISPATCH(attend_selected_backward)
+  (dev, dq, dk, dv, d_o, delta, lse, q, k, v, selected, geometry, dq_mode);
 }
 
 }  // namespace nsa::cpu

@@ -80,7 +80,7 @@ struct PackedKeys {
     };
     kt = place(forms.kt, z.Dk * z.lds), k = place(forms.k, z.block * z.ldk), vt = place(forms.vt, z.Dv * z.lds),
     v = place(forms.v, z.block * z.ldv);
-    data = static_cast<float*>(dev.scratch({z.groups() * z.blocks, size}).data);
+    data = dev.scratch({z.groups() * z.blocks, size}).raw<float>();
   }
   float* at(const BranchDims& z, std::int64_t bh, std::int64_t j) const { return data + (bh * z.blocks + j) * size; }
 };

@@ -58,17 +58,17 @@ namespace {
 struct Sizes {
   std::int64_t B, T, Hkv, D, E, Tc, R, chunks, l, d;
 
-  Sizes(In x, std::int64_t hidden, const NsaShape& nsa)
+  Sizes(In x, std::int64_t hidden, const NsaShape& geometry)
       : B(x.dim(0)),
         T(x.dim(1)),
         Hkv(x.dim(2)),
         D(x.dim(3)),
         E(hidden),
-        Tc(nsa.Tc(T)),
-        R(nsa.l / nsa.d),
+        Tc(geometry.Tc(T)),
+        R(geometry.l / geometry.d),
         chunks(Tc ? Tc + R - 1 : 0),
-        l(nsa.l),
-        d(nsa.d) {}
+        l(geometry.l),
+        d(geometry.d) {}
 
   Tensor w1_chunks(In w1, std::int64_t h) const { return w1.rows(h, h + 1).view({E * R, d * D}); }
   Tensor w1_blocks(In w1, std::int64_t h) const { return w1.rows(h, h + 1).view({E, l * D}); }
@@ -89,8 +89,8 @@ void gather_chunks(Device& dev, Out chunks_h, In x, std::int64_t h, const Sizes&
   if (dev.planning()) return;
   const std::int64_t tokens = z.chunks * z.d;
   for (std::int64_t b = 0; b < z.B; ++b)
-    copy_rows(dev, chunks_h.f32() + b * tokens * z.D, z.D, x.f32() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, tokens,
-              z.D);
+    copy_rows(dev, chunks_h.raw<float>() + b * tokens * z.D, z.D, x.raw<float>() + (b * z.T * z.Hkv + h) * z.D,
+              z.Hkv * z.D, tokens, z.D);
 }
 
 /// The opposite, into dx; tokens behind the last complete block are in no block: 0.
@@ -98,9 +98,10 @@ void scatter_chunks(Device& dev, Out dx, In chunks_h, std::int64_t h, const Size
   if (dev.planning()) return;
   const std::int64_t tokens = z.chunks * z.d;
   for (std::int64_t b = 0; b < z.B; ++b) {
-    copy_rows(dev, dx.f32() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, chunks_h.f32() + b * tokens * z.D, z.D, tokens,
-              z.D);
-    for (std::int64_t t = tokens; t < z.T; ++t) std::fill_n(dx.f32() + ((b * z.T + t) * z.Hkv + h) * z.D, z.D, 0.0f);
+    copy_rows(dev, dx.raw<float>() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, chunks_h.raw<float>() + b * tokens * z.D,
+              z.D, tokens, z.D);
+    for (std::int64_t t = tokens; t < z.T; ++t)
+      std::fill_n(dx.raw<float>() + ((b * z.T + t) * z.Hkv + h) * z.D, z.D, 0.0f);
   }
 }
 
@@ -108,26 +109,26 @@ void scatter_chunks(Device& dev, Out dx, In chunks_h, std::int64_t h, const Size
 void gather_head(Device& dev, Out y_h, In y, std::int64_t h) {
   if (dev.planning()) return;
   const std::int64_t Hkv = y.dim(2), W = y.dim(3);
-  copy_rows(dev, y_h.f32(), W, y.f32() + h * W, Hkv * W, y_h.dim(0), W);
+  copy_rows(dev, y_h.raw<float>(), W, y.raw<float>() + h * W, Hkv * W, y_h.dim(0), W);
 }
 
 void scatter_head(Device& dev, Out y, In y_h, std::int64_t h) {
   if (dev.planning()) return;
   const std::int64_t Hkv = y.dim(2), W = y.dim(3);
-  copy_rows(dev, y.f32() + h * W, Hkv * W, y_h.f32(), W, y_h.dim(0), W);
+  copy_rows(dev, y.raw<float>() + h * W, Hkv * W, y_h.raw<float>(), W, y_h.dim(0), W);
 }
 
 /// Every row of y (N,W) = row h of bias (Hkv,W)
 void fill_rows(Device& dev, Out y, In bias, std::int64_t h) {
   if (dev.planning()) return;
-  copy_rows(dev, y.f32(), y.dim(1), bias.f32() + h * y.dim(1), 0, y.dim(0), y.dim(1));
+  copy_rows(dev, y.raw<float>(), y.dim(1), bias.raw<float>() + h * y.dim(1), 0, y.dim(0), y.dim(1));
 }
 
 /// z_h[b,i,e] = offset[e] + sum_r part[b, i+r, e*R + r]: block i from its R chunks. offset (1,E)
 void add_chunks(Device& dev, Out z_h, In part, In offset, const Sizes& z) {
   if (dev.planning()) return;
-  const float *part_0 = part.f32(), *offset_0 = offset.f32();
-  float* z_0 = z_h.f32();
+  const float *part_0 = part.raw<float>(), *offset_0 = offset.raw<float>();
+  float* z_0 = z_h.raw<float>();
   parallel_ranges(dev.threads, z.B * z.Tc, rows_per_piece(z.E * z.R), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t row = begin; row < end; ++row) {
       const float* part_bi = part_0 + (row / z.Tc * z.chunks + row % z.Tc) * z.E * z.R;
@@ -144,8 +145,8 @@ void add_chunks(Device& dev, Out z_h, In part, In offset, const Sizes& z) {
 /// The transpose: d_part[b, k, e*R + r] = dz_h[b, k-r, e], 0 where there is no block k-r.
 void spread_chunks(Device& dev, Out d_part, In dz_h, const Sizes& z) {
   if (dev.planning()) return;
-  float* d_part_0 = d_part.f32();
-  const float* dz_0 = dz_h.f32();
+  float* d_part_0 = d_part.raw<float>();
+  const float* dz_0 = dz_h.raw<float>();
   parallel_ranges(dev.threads, z.B * z.chunks, rows_per_piece(z.E * z.R),
                   [&](std::int64_t begin, std::int64_t end, int) {
                     for (std::int64_t row = begin; row < end; ++row) {
@@ -166,8 +167,8 @@ void column_sums(Device& dev, Out sum, std::int64_t h, In y, Write mode) {
   if (dev.planning()) return;
   constexpr std::int64_t kColumns = 64;
   const std::int64_t N = y.dim(0), W = y.dim(1);
-  float* sum_h = sum.f32() + h * W;
-  const float* y_n = y.f32();
+  float* sum_h = sum.raw<float>() + h * W;
+  const float* y_n = y.raw<float>();
   parallel_ranges(dev.threads, W, kColumns, [&](std::int64_t begin, std::int64_t end, int) {
     double total[kColumns] = {};
     for (std::int64_t n = 0; n < N; ++n)
@@ -179,8 +180,8 @@ void column_sums(Device& dev, Out sum, std::int64_t h, In y, Write mode) {
 
 void silu(Device& dev, Out act, In z_h) {
   if (dev.planning()) return;
-  float* to = act.f32();
-  const float* from = z_h.f32();
+  float* to = act.raw<float>();
+  const float* from = z_h.raw<float>();
   parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
     HWY_DYNAMIC_DISPATCH(silu_piece)(to + begin, from + begin, end - begin);
   });
@@ -188,8 +189,8 @@ void silu(Device& dev, Out act, In z_h) {
 
 void silu_backward(Device& dev, InOut dz_h, In z_h) {
   if (dev.planning()) return;
-  float* dz = dz_h.f32();
-  const float* z = z_h.f32();
+  float* dz = dz_h.raw<float>();
+  const float* z = z_h.raw<float>();
   parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
     HWY_DYNAMIC_DISPATCH(silu_backward_piece)(dz + begin, z + begin, end - begin);
   });
@@ -202,8 +203,8 @@ void mean_forward(Device& dev, Out c, In x, const Sizes& z) {
   const float scale = 1.0f / static_cast<float>(z.l);
   parallel_ranges(dev.threads, z.B * z.Tc, rows_per_piece(z.l * W), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t row = begin; row < end; ++row) {
-      const float* x_bt = x.f32() + (row / z.Tc * z.T + row % z.Tc * z.d) * W;
-      float* c_bi = c.f32() + row * W;
+      const float* x_bt = x.raw<float>() + (row / z.Tc * z.T + row % z.Tc * z.d) * W;
+      float* c_bi = c.raw<float>() + row * W;
       std::fill_n(c_bi, W, 0.0f);
       for (std::int64_t r = 0; r < z.l; ++r, x_bt += W)
         for (std::int64_t k = 0; k < W; ++k) c_bi[k] += x_bt[k];
@@ -221,10 +222,10 @@ void mean_backward(Device& dev, Out dx, In dc, const Sizes& z) {
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t b = row / z.T, t = row % z.T;
       const std::int64_t first = std::max<std::int64_t>(0, t / z.d - z.R + 1), last = std::min(t / z.d, z.Tc - 1);
-      float* dx_bt = dx.f32() + row * W;
+      float* dx_bt = dx.raw<float>() + row * W;
       std::fill_n(dx_bt, W, 0.0f);
       for (std::int64_t i = first; i <= last; ++i)
-        for (std::int64_t k = 0; k < W; ++k) dx_bt[k] += scale * dc.f32()[(b * z.Tc + i) * W + k];
+        for (std::int64_t k = 0; k < W; ++k) dx_bt[k] += scale * dc.raw<float>()[(b * z.Tc + i) * W + k];
     }
   });
 }
@@ -232,8 +233,8 @@ void mean_backward(Device& dev, Out dx, In dc, const Sizes& z) {
 }  // namespace
 
 void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeights& weights, Compressor kind,
-                      const NsaShape& nsa) {
-  const Sizes z(x, weights.w1 ? weights.w1.dim(1) : 0, nsa);
+                      const NsaShape& geometry) {
+  const Sizes z(x, weights.w1 ? weights.w1.dim(1) : 0, geometry);
   if (z.Tc == 0) return;
   if (kind == Compressor::mean) return mean_forward(dev, c, x, z);
   const bool mlp = kind == Compressor::mlp;
@@ -262,8 +263,8 @@ void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeig
 }
 
 void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In dc, In hidden, In x,
-                       const CompressWeights& weights, Compressor kind, const NsaShape& nsa) {
-  const Sizes z(x, weights.w1 ? weights.w1.dim(1) : 0, nsa);
+                       const CompressWeights& weights, Compressor kind, const NsaShape& geometry) {
+  const Sizes z(x, weights.w1 ? weights.w1.dim(1) : 0, geometry);
   if (z.Tc == 0) return fill(dev, dx, 0.0f);
   if (kind == Compressor::mean) return mean_backward(dev, dx, dc, z);
   const bool mlp = kind == Compressor::mlp;

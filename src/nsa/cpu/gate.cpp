@@ -59,8 +59,8 @@ namespace cpu {
 void gate_forward(Device& dev, Out o, InOut gates, In o_cmp, In o_slc, In o_win) {
   if (dev.planning()) return;
   const std::int64_t rows = o.dim(0) * o.dim(1), Dv = o.dim(2);
-  float *op = o.f32(), *gp = gates.f32();
-  const float *cmp = o_cmp.f32(), *slc = o_slc.f32(), *win = o_win.f32();
+  float *op = o.raw<float>(), *gp = gates.raw<float>();
+  const float *cmp = o_cmp.raw<float>(), *slc = o_slc.raw<float>(), *win = o_win.raw<float>();
   parallel_ranges(dev.threads, rows, rows_per_piece(4 * Dv), [&](std::int64_t begin, std::int64_t end, int) {
     const std::int64_t at = begin * Dv;
     HWY_DYNAMIC_DISPATCH(gate_piece)(op + at, gp + begin * 3, cmp + at, slc + at, win + at, end - begin, Dv);
@@ -70,9 +70,9 @@ void gate_forward(Device& dev, Out o, InOut gates, In o_cmp, In o_slc, In o_win)
 void gate_backward(Device& dev, Out d_logits, Out delta, InOut o_cmp, InOut o_slc, InOut o_win, In gates, In d_o) {
   if (dev.planning()) return;
   const std::int64_t rows = d_o.dim(0) * d_o.dim(1), Dv = d_o.dim(2);
-  float *d_logits_p = d_logits.f32(), *delta_p = delta.f32();
-  const float *gates_p = gates.f32(), *d_o_p = d_o.f32();
-  float* branches[3] = {o_cmp.f32(), o_slc.f32(), o_win.f32()};
+  float *d_logits_p = d_logits.raw<float>(), *delta_p = delta.raw<float>();
+  const float *gates_p = gates.raw<float>(), *d_o_p = d_o.raw<float>();
+  float* branches[3] = {o_cmp.raw<float>(), o_slc.raw<float>(), o_win.raw<float>()};
   parallel_ranges(dev.threads, rows, rows_per_piece(4 * Dv), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t b = 0; b < 3; ++b)  // d_o of a piece stays in L1/L2 for the three branches
       HWY_DYNAMIC_DISPATCH(gate_backward_piece)

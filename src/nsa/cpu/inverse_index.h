@@ -26,8 +26,8 @@ struct InverseIndex {
       *offsets;  ///< (groups,T,n) and (groups,segments,blocks+1); offsets count from the segment's first list element
 
   InverseIndex(Device& dev, const BranchDims& z, std::int64_t n_) : segments(z), blocks(z.blocks), T(z.T), n(n_) {
-    lists = static_cast<std::int32_t*>(dev.scratch({z.groups(), T, n}, DType::i32).data);
-    offsets = static_cast<std::int32_t*>(dev.scratch({z.groups(), segments.count, blocks + 1}, DType::i32).data);
+    lists = dev.scratch({z.groups(), T, n}, DType::i32).raw<std::int32_t>();
+    offsets = dev.scratch({z.groups(), segments.count, blocks + 1}, DType::i32).raw<std::int32_t>();
   }
 
   struct List {

@@ -28,23 +28,25 @@ struct ScoreDims {
   std::int64_t queries;  ///< queries in a tile
   std::int64_t floats;   ///< scratch of one thread
 
-  ScoreDims(const BranchDims& z, const NsaShape& nsa)
-      : lead(BranchDims::padded(nsa.l / nsa.d)),
-        columns(lead + std::max(z.blocks * kBlock, nsa.blocks(z.T) * (nsa.l_sel / nsa.d)) + kTileN),
+  ScoreDims(const BranchDims& z, const NsaShape& geometry)
+      : lead(BranchDims::padded(geometry.l / geometry.d)),
+        columns(lead + std::max(z.blocks * kBlock, geometry.blocks(z.T) * (geometry.l_sel / geometry.d)) + kTileN),
         queries(std::min(z.queries, kMaxQueries)),
-        floats(queries * z.G * (z.ldk + z.lds + 1) + queries * columns + score_columns(nsa, z.T) +
-               round_up(score_columns(nsa, z.T) / kTileN, kTileN) + nsa.n) {}
-  static std::int64_t score_columns(const NsaShape& nsa, std::int64_t T) { return round_up(nsa.blocks(T), kTileN); }
+        floats(queries * z.G * (z.ldk + z.lds + 1) + queries * columns + score_columns(geometry, z.T) +
+               round_up(score_columns(geometry, z.T) / kTileN, kTileN) + geometry.n) {}
+  static std::int64_t score_columns(const NsaShape& geometry, std::int64_t T) {
+    return round_up(geometry.blocks(T), kTileN);
+  }
 };
 
 struct ScoreScratch {
   float *q, *s, *lse2, *p, *score, *best;  ///< best: of each group of scores
   std::int32_t* index;
-  ScoreScratch(const BranchDims& z, const ScoreDims& y, const NsaShape& nsa, float* base) {
+  ScoreScratch(const BranchDims& z, const ScoreDims& y, const NsaShape& geometry, float* base) {
     const std::int64_t rows = y.queries * z.G;
     q = base, s = q + rows * z.ldk, lse2 = s + rows * z.lds, p = lse2 + rows, score = p + y.queries * y.columns;
-    best = score + ScoreDims::score_columns(nsa, z.T);
-    index = reinterpret_cast<std::int32_t*>(best + round_up(ScoreDims::score_columns(nsa, z.T) / kTileN, kTileN));
+    best = score + ScoreDims::score_columns(geometry, z.T);
+    index = reinterpret_cast<std::int32_t*>(best + round_up(ScoreDims::score_columns(geometry, z.T) / kTileN, kTileN));
   }
 };
 
@@ -121,32 +123,33 @@ HWY_INLINE void keep_best(std::int32_t* index, float* score, float* best_of_grou
 /// Blocks [0, init) and (c - local, c], clipped to [0, c], are forced; the free ones lie between.
 struct Candidates {
   std::int64_t current, first_free, last_free;  ///< free blocks [first_free, last_free)
-  Candidates(const NsaShape& nsa, std::int64_t t)
-      : current(t / nsa.l_sel),
-        first_free(std::min(nsa.init, current + 1)),
-        last_free(std::max(first_free, current + 1 - nsa.local)) {}
+  Candidates(const NsaShape& geometry, std::int64_t t)
+      : current(t / geometry.l_sel),
+        first_free(std::min(geometry.init, current + 1)),
+        last_free(std::max(first_free, current + 1 - geometry.local)) {}
   std::int64_t forced() const { return first_free + current + 1 - last_free; }
 };
 
 /// Ascending into selected (n), -1 at the end
-HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& nsa, const Candidates& c, std::int32_t* free,
-                               std::int64_t n_free) {
+HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& geometry, const Candidates& c,
+                               std::int32_t* free, std::int64_t n_free) {
   std::int64_t n = 0;
   const auto put = [&](std::int64_t j) {
-    if (n < nsa.n) selected[n++] = static_cast<std::int32_t>(j);
+    if (n < geometry.n) selected[n++] = static_cast<std::int32_t>(j);
   };
   std::sort(free, free + n_free);
   for (std::int64_t j = 0; j < c.first_free; ++j) put(j);
   for (std::int64_t i = 0; i < n_free; ++i) put(free[i]);
   for (std::int64_t j = c.last_free; j <= c.current; ++j) put(j);
-  std::fill(selected + n, selected + nsa.n, -1);
+  std::fill(selected + n, selected + geometry.n, -1);
 }
 
 HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const ScoreScratch& x, std::int64_t bh,
                               std::int64_t t0, const PackedKeys& packed, std::int32_t* selected, const float* q,
-                              const float* lse, const NsaShape& nsa) {
-  const std::int64_t nq = std::min(y.queries, z.T - t0), ratio = nsa.l_sel / nsa.d, visible = nsa.visible(t0 + nq - 1);
-  const std::int64_t used = round_up((Candidates(nsa, t0 + nq - 1).current + 1) * ratio, kTileN);
+                              const float* lse, const NsaShape& geometry) {
+  const std::int64_t nq = std::min(y.queries, z.T - t0), ratio = geometry.l_sel / geometry.d,
+                     visible = geometry.visible(t0 + nq - 1);
+  const std::int64_t used = round_up((Candidates(geometry, t0 + nq - 1).current + 1) * ratio, kTileN);
   const float scale = query_scale(z);
   for (std::int64_t r = 0; r < nq * z.G; ++r) {
     const std::int64_t row = z.row(bh, t0 + r / z.G) + r % z.G;
@@ -158,47 +161,48 @@ HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const Sco
     const std::int64_t width = round_up(std::min(kBlock, visible - written), kTileN);
     tile_gemm<false>(nq * z.G, width, z.Dk, x.q, z.ldk, 1, packed.at(z, bh, written / kBlock), z.lds, x.s, z.lds);
     for (std::int64_t i = 0; i < nq; ++i) {
-      const std::int64_t keys = std::clamp<std::int64_t>(nsa.visible(t0 + i) - written, 0, kBlock);
+      const std::int64_t keys = std::clamp<std::int64_t>(geometry.visible(t0 + i) - written, 0, kBlock);
       sum_heads(x.p + i * y.columns + y.lead + written, x.s + i * z.G * z.lds, z.lds, x.lse2 + i * z.G, z.G, kBlock,
                 keys);
     }
   }
   for (std::int64_t i = 0; i < nq; ++i) {
     const std::int64_t t = t0 + i;
-    const Candidates c(nsa, t);
-    std::int32_t* out = selected + (bh * z.T + t) * nsa.n;
+    const Candidates c(geometry, t);
+    std::int32_t* out = selected + (bh * z.T + t) * geometry.n;
     float* p = x.p + i * y.columns + y.lead;
     std::fill(p - y.lead, p, 0.0f);
     if (written < used) std::fill(p + written, p + used, 0.0f);
-    const std::int64_t n_free = std::clamp<std::int64_t>(nsa.n - c.forced(), 0, c.last_free - c.first_free);
-    score_blocks(x.score, p, c.first_free, c.last_free, ratio, nsa.l / nsa.d);
+    const std::int64_t n_free = std::clamp<std::int64_t>(geometry.n - c.forced(), 0, c.last_free - c.first_free);
+    score_blocks(x.score, p, c.first_free, c.last_free, ratio, geometry.l / geometry.d);
     keep_best(x.index, x.score, x.best, round_up(c.last_free, kTileN) / kTileN, n_free);
-    write_selected(out, nsa, c, x.index, n_free);
+    write_selected(out, geometry, c, x.index, n_free);
   }
 }
 
 }  // namespace
 
-void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& nsa) {
+void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
   const BranchDims z(q, kc, 0, kBlock);
-  const ScoreDims y(z, nsa);
+  const ScoreDims y(z, geometry);
   ArenaScope scope(dev.work);
   const PackedKeys packed(dev, z, {.kt = true});
   const Tensor scratch = dev.scratch({dev.threads, y.floats});
   if (dev.planning()) return;
-  pack_keys(dev, z, packed, kc.f32(), nullptr);
-  const std::int64_t scored_from = std::min(z.T, nsa.n * nsa.l_sel),
+  pack_keys(dev, z, packed, kc.raw<float>(), nullptr);
+  const std::int64_t scored_from = std::min(z.T, geometry.n * geometry.l_sel),
                      tiles = (z.T - scored_from + y.queries - 1) / y.queries;
   parallel_for(dev.threads, z.groups() * tiles, [&](std::int64_t i, int thread) HWY_ATTR {
     const std::int64_t bh = i % z.groups(),
                        t0 = scored_from + (tiles - 1 - i / z.groups()) * y.queries;  // longest first
-    select_tile(z, y, ScoreScratch(z, y, nsa, scratch.f32() + thread * y.floats), bh, t0, packed, selected.i32(),
-                q.f32(), lse.f32(), nsa);
+    select_tile(z, y, ScoreScratch(z, y, geometry, scratch.raw<float>() + thread * y.floats), bh, t0, packed,
+                selected.raw<std::int32_t>(), q.raw<float>(), lse.raw<float>(), geometry);
   });
   parallel_for(dev.threads, z.groups(), [&](std::int64_t bh, int) HWY_ATTR {
     for (std::int64_t t = 0; t < scored_from; ++t)
-      for (std::int64_t i = 0; i < nsa.n; ++i)
-        selected.i32()[(bh * z.T + t) * nsa.n + i] = i <= t / nsa.l_sel ? static_cast<std::int32_t>(i) : -1;
+      for (std::int64_t i = 0; i < geometry.n; ++i)
+        selected.raw<std::int32_t>()[(bh * z.T + t) * geometry.n + i] =
+            i <= t / geometry.l_sel ? static_cast<std::int32_t>(i) : -1;
   });
 }
 
@@ -211,8 +215,8 @@ namespace nsa::cpu {
 
 HWY_EXPORT(select_blocks);
 
-void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& nsa) {
-  HWY_DYNAMIC_DISPATCH(select_blocks)(dev, selected, q, kc, lse, nsa);
+void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
+  HWY_DYNAMIC_DISPATCH(select_blocks)(dev, selected, q, kc, lse, geometry);
 }
 
 }  // namespace nsa::cpu

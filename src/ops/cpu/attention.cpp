@@ -227,8 +227,8 @@ void attention_forward(Device& dev, Out o, Saved lse, In q, In k, In v, std::int
   ArenaScope scope(dev.work);
   const Tensor scratch = dev.scratch({dev.threads, HWY_DYNAMIC_DISPATCH(forward_scratch)(shape)});
   if (dev.planning()) return;
-  const ForwardArgs args{shape, o.f32(), lse.f32(), q.f32(), k.f32(), v.f32()};
-  float* tiles = scratch.f32();
+  const ForwardArgs args{shape, o.raw<float>(), lse.raw<float>(), q.raw<float>(), k.raw<float>(), v.raw<float>()};
+  float* tiles = scratch.raw<float>();
   const std::int64_t units = shape.units(), last = shape.tiles() - 1;
   parallel_for(dev.threads, units * (last + 1), [&](std::int64_t i, int thread) {
     HWY_DYNAMIC_DISPATCH(forward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));
@@ -238,8 +238,8 @@ void attention_forward(Device& dev, Out o, Saved lse, In q, In k, In v, std::int
 void attention_delta(Device& dev, Out delta, In o, In d_o) {
   if (dev.planning()) return;
   const std::int64_t Dv = o.dim(3);
-  float* dp = delta.f32();
-  const float *op = o.f32(), *gp = d_o.f32();
+  float* dp = delta.raw<float>();
+  const float *op = o.raw<float>(), *gp = d_o.raw<float>();
   parallel_ranges(dev.threads, delta.numel(), rows_per_piece(Dv), [&](std::int64_t begin, std::int64_t end, int) {
     HWY_DYNAMIC_DISPATCH(delta_rows)(dp, op, gp, begin, end, Dv);
   });

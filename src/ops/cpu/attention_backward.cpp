@@ -188,11 +188,24 @@ void attention_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, I
   };
   const Tensor dk_sum = sums(dk, a.Dk), dv_sum = sums(dv, a.Dv);
   if (dev.planning()) return;
-  std::fill_n(turns.i32(), turns.numel(), 0);
-  const BackwardArgs args{
-      a,         dq.f32(),    dq_mode,   dk.f32(), dv.f32(), dk_sum.f32(), dv_sum.f32(), dk_sum.dim(3), dv_sum.dim(3),
-      d_o.f32(), delta.f32(), lse.f32(), q.f32(),  k.f32(),  v.f32(),      turns.i32()};
-  float* tiles = scratch.f32();
+  std::fill_n(turns.raw<std::int32_t>(), turns.numel(), 0);
+  const BackwardArgs args{a,
+                          dq.raw<float>(),
+                          dq_mode,
+                          dk.raw<float>(),
+                          dv.raw<float>(),
+                          dk_sum.raw<float>(),
+                          dv_sum.raw<float>(),
+                          dk_sum.dim(3),
+                          dv_sum.dim(3),
+                          d_o.raw<float>(),
+                          delta.raw<float>(),
+                          lse.raw<float>(),
+                          q.raw<float>(),
+                          k.raw<float>(),
+                          v.raw<float>(),
+                          turns.raw<std::int32_t>()};
+  float* tiles = scratch.raw<float>();
   const std::int64_t units = a.units(), last = a.tiles() - 1;
   parallel_in_order(dev.threads, units * (last + 1), [&](std::int64_t i, int thread) {
     HWY_DYNAMIC_DISPATCH(backward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));

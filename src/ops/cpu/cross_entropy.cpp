@@ -110,9 +110,9 @@ namespace cpu {
 void cross_entropy_forward(Device& dev, Out losses, In logits, In targets) {
   if (dev.planning()) return;
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
-  float* loss = losses.f32();
-  const float* x = logits.f32();
-  const std::int32_t* target = targets.i32();
+  float* loss = losses.raw<float>();
+  const float* x = logits.raw<float>();
+  const std::int32_t* target = targets.raw<std::int32_t>();
   parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t n = begin; n < end; ++n)
       loss[n] = target[n] < 0 ? 0.0f : HWY_DYNAMIC_DISPATCH(cross_entropy_row)(x + n * V, V, target[n]);
@@ -122,8 +122,8 @@ void cross_entropy_forward(Device& dev, Out losses, In logits, In targets) {
 void cross_entropy_forward_backward(Device& dev, Out losses, InOut logits, In targets, float scale) {
   if (dev.planning()) return;
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
-  float *loss = losses.f32(), *x = logits.f32();
-  const std::int32_t* target = targets.i32();
+  float *loss = losses.raw<float>(), *x = logits.raw<float>();
+  const std::int32_t* target = targets.raw<std::int32_t>();
   parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t n = begin; n < end; ++n) {
       if (target[n] < 0) {

@@ -11,9 +11,9 @@ namespace nsa::cpu {
 void embedding_forward(Device& dev, Out y, In tokens, In w) {
   if (dev.planning()) return;
   const std::int64_t N = y.dim(0), C = y.dim(1);
-  float* yp = y.f32();
-  const float* wp = w.f32();
-  const std::int32_t* token = tokens.i32();
+  float* yp = y.raw<float>();
+  const float* wp = w.raw<float>();
+  const std::int32_t* token = tokens.raw<std::int32_t>();
   parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t n = begin; n < end; ++n)
       std::memcpy(yp + n * C, wp + token[n] * C, static_cast<std::size_t>(C) * sizeof(float));
@@ -24,9 +24,9 @@ void embedding_backward(Device& dev, InOut dw, In dy, In tokens) {
   if (dev.planning()) return;
   constexpr std::int64_t kColumns = 64;  // 256 bytes of a row: whole cache lines
   const std::int64_t N = dy.dim(0), C = dy.dim(1);
-  float* dwp = dw.f32();
-  const float* dyp = dy.f32();
-  const std::int32_t* token = tokens.i32();
+  float* dwp = dw.raw<float>();
+  const float* dyp = dy.raw<float>();
+  const std::int32_t* token = tokens.raw<std::int32_t>();
   parallel_ranges(dev.threads, C, kColumns, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t n = 0; n < N; ++n) {
       float* dw_v = dwp + token[n] * C;

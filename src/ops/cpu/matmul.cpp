@@ -5,15 +5,16 @@
 namespace nsa::cpu {
 
 void matmul_forward(Device& dev, Out y, In x, In w, Write mode) {
-  gemm(dev, {GemmForm::nt, x.dim(0), w.dim(0), w.dim(1)}, x.f32(), w.f32(), y.f32(), mode);
+  gemm(dev, {GemmForm::nt, x.dim(0), w.dim(0), w.dim(1)}, x.raw<float>(), w.raw<float>(), y.raw<float>(), mode);
 }
 
 void matmul_backward_input(Device& dev, Out dx, In dy, In w, Write mode) {
-  gemm(dev, {GemmForm::nn, dy.dim(0), w.dim(1), w.dim(0)}, dy.f32(), w.f32(), dx.f32(), mode);
+  gemm(dev, {GemmForm::nn, dy.dim(0), w.dim(1), w.dim(0)}, dy.raw<float>(), w.raw<float>(), dx.raw<float>(), mode);
 }
 
 void matmul_backward_weight(Device& dev, InOut dw, In dy, In x) {
-  gemm(dev, {GemmForm::tn, dw.dim(0), dw.dim(1), x.dim(0)}, dy.f32(), x.f32(), dw.f32(), Write::add);
+  gemm(dev, {GemmForm::tn, dw.dim(0), dw.dim(1), x.dim(0)}, dy.raw<float>(), x.raw<float>(), dw.raw<float>(),
+       Write::add);
 }
 
 }  // namespace nsa::cpu

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "ops/cpu/backend.h"
 
 // oneDNN's headers shadow names of their own.
 #pragma GCC diagnostic push
@@ -21,7 +22,7 @@
 #include <dnnl.hpp>
 #pragma GCC diagnostic pop
 
-namespace nsa {
+namespace nsa::cpu {
 
 // Making a primitive costs more than a small product takes, so they are kept. Threads share a primitive but not its
 // arguments.
@@ -41,7 +42,6 @@ struct GemmCache {
   std::map<Key, Entry> entries;
 };
 
-namespace cpu {
 namespace {
 
 constexpr std::int64_t kLargestTile = 512, kPieces = 8;
@@ -209,7 +209,7 @@ dnnl_status_t run_tile(GemmCache& cache, GemmCache::Entry& entry, const Plan& p,
 }
 
 void run(Device& dev, const Plan& p, const float* a, const float* b, float* c) {
-  GemmCache& cache = *dev.gemms;
+  GemmCache& cache = *backend_of(dev).gemms;
   const Tiles& tiles = p.tiles;
   // at most four kinds of tile: inside, last column, last row, corner
   GemmCache::Entry* kinds[2][2];
@@ -228,7 +228,7 @@ void run(Device& dev, const Plan& p, const float* a, const float* b, float* c) {
   for (auto& row : kinds)
     for (GemmCache::Entry* entry : row) prepare(*entry, cache, static_cast<std::size_t>(threads));
   std::vector<dnnl_status_t> worst(static_cast<std::size_t>(threads), dnnl_success);
-  float* scratch_of = scratch.f32();
+  float* scratch_of = scratch.raw<float>();
   parallel_for(dev.threads, tiles.down * tiles.across, [&](std::int64_t tile, int thread) {
     const std::int64_t i = tile / tiles.across, j = tile % tiles.across;
     GemmCache::Entry& entry = *kinds[i == tiles.down - 1][j == tiles.across - 1];
@@ -253,7 +253,7 @@ void gemm(Device& dev, const Gemm& shape, const float* a, const float* b, float*
                      length = ((g.K + stretches - 1) / stretches + 15) / 16 * 16;
   const std::int64_t a_step = g.form == GemmForm::tn ? g.lda : 1, b_step = g.form == GemmForm::nt ? 1 : g.ldb;
   try {
-    if (!dev.gemms) dev.gemms = std::make_shared<GemmCache>();
+    if (!backend_of(dev).gemms) backend_of(dev).gemms = std::make_shared<GemmCache>();
     Gemm stretch = g;
     for (std::int64_t k = 0; k < g.K; k += length) {
       stretch.K = std::min(length, g.K - k);
@@ -265,5 +265,4 @@ void gemm(Device& dev, const Gemm& shape, const float* a, const float* b, float*
   }
 }
 
-}  // namespace cpu
-}  // namespace nsa
+}  // namespace nsa::cpu

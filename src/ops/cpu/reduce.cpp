@@ -1,4 +1,5 @@
-// fill, copy, add and the two sums. A sum is taken in double over fixed chunks, and the chunks are added in order.
+// fill, copy (which also converts), add and the two sums of f32. A sum is taken in double over fixed chunks, and the
+// chunks are added in order.
 #include <cstring>
 
 #include "core/parallel.h"
@@ -16,9 +17,19 @@ namespace nsa {
 namespace HWY_NAMESPACE {
 namespace {
 
-void add_piece(float* y, const float* x, std::int64_t n) {
+template <class T>
+HWY_INLINE void add_range(T* y, const T* x, std::int64_t n) {
   for_row(n, [&](auto at, std::int64_t i) HWY_ATTR { at.store(hn::Add(at.load(y + i), at.load(x + i)), y + i); });
 }
+void add_f32(float* y, const float* x, std::int64_t n) { add_range(y, x, n); }
+void add_bf16(bf16* y, const bf16* x, std::int64_t n) { add_range(y, x, n); }
+
+template <class To, class From>
+HWY_INLINE void convert_range(To* y, const From* x, std::int64_t n) {
+  for_row(n, [&](auto at, std::int64_t i) HWY_ATTR { at.store(at.load(x + i), y + i); });
+}
+void narrow_piece(bf16* y, const float* x, std::int64_t n) { convert_range(y, x, n); }
+void widen_piece(float* y, const bf16* x, std::int64_t n) { convert_range(y, x, n); }
 
 // sum of f(x) in double, four chains
 template <bool kSquare>
@@ -59,64 +70,79 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nsa {
-HWY_EXPORT(add_piece);
+HWY_EXPORT(add_f32);
+HWY_EXPORT(add_bf16);
+HWY_EXPORT(narrow_piece);
+HWY_EXPORT(widen_piece);
 HWY_EXPORT(sum_piece);
 HWY_EXPORT(sum_squares_piece);
 
 namespace cpu {
 namespace {
 
-// result = sum over chunks of piece(chunk)
+// result = [result +] sum over chunks of piece(chunk)
 template <class F>
-void reduce(Device& dev, Out result, In x, F&& piece) {
+void reduce(Device& dev, Out result, In x, Write mode, F&& piece) {
   const std::int64_t n = x.numel(), chunks = (n + kPiece - 1) / kPiece;
   ArenaScope scope(dev.work);
   const Tensor partial = dev.scratch({chunks, 2});  // one double each
   if (dev.planning()) return;
-  double* pp = static_cast<double*>(partial.data);
-  const float* xp = x.f32();
+  double* pp = static_cast<double*>(partial.raw_bytes());
+  const float* xp = x.raw<float>();
   parallel_ranges(dev.threads, n, kPiece, [&](std::int64_t begin, std::int64_t end, int) {
     pp[begin / kPiece] = piece(xp + begin, end - begin);
   });
   double total = 0;
   for (std::int64_t i = 0; i < chunks; ++i) total += pp[i];
-  *result.f32() = static_cast<float>(total);
+  float& sum = *result.raw<float>();
+  sum = mode == Write::add ? sum + static_cast<float>(total) : static_cast<float>(total);
 }
 
 }  // namespace
 
 void fill(Device& dev, Out y, float value) {
   if (dev.planning()) return;
-  float* yp = y.f32();
-  parallel_ranges(dev.threads, y.numel(), kPiece,
-                  [&](std::int64_t begin, std::int64_t end, int) { std::fill(yp + begin, yp + end, value); });
+  const auto fill_all = [&]<class T>(T* yp, T v) {
+    parallel_ranges(dev.threads, y.numel(), kPiece,
+                    [&](std::int64_t begin, std::int64_t end, int) { std::fill(yp + begin, yp + end, v); });
+  };
+  y.dtype == DType::f32 ? fill_all(y.raw<float>(), value) : fill_all(y.raw<bf16>(), bf16(value));
 }
 
 void copy(Device& dev, Out y, In x) {
   if (dev.planning()) return;
-  char* yp = static_cast<char*>(y.data);
-  const char* xp = static_cast<const char*>(x.data);
-  parallel_ranges(dev.threads, static_cast<std::int64_t>(x.bytes()), 4 * kPiece,
-                  [&](std::int64_t begin, std::int64_t end, int) {
-                    std::memcpy(yp + begin, xp + begin, static_cast<std::size_t>(end - begin));
-                  });
+  parallel_ranges(dev.threads, x.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
+    const std::int64_t n = end - begin;
+    if (y.dtype == x.dtype) {
+      const std::size_t size = bytes_of(x.dtype), at = static_cast<std::size_t>(begin) * size;
+      std::memcpy(static_cast<char*>(y.raw_bytes()) + at, static_cast<const char*>(x.raw_bytes()) + at,
+                  static_cast<std::size_t>(n) * size);
+    } else if (y.dtype == DType::bf16) {
+      HWY_DYNAMIC_DISPATCH(narrow_piece)(y.raw<bf16>() + begin, x.raw<float>() + begin, n);
+    } else {
+      HWY_DYNAMIC_DISPATCH(widen_piece)(y.raw<float>() + begin, x.raw<bf16>() + begin, n);
+    }
+  });
 }
 
 void add(Device& dev, InOut y, In x) {
   if (dev.planning()) return;
-  float* yp = y.f32();
-  const float* xp = x.f32();
   parallel_ranges(dev.threads, x.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(add_piece)(yp + begin, xp + begin, end - begin);
+    if (y.dtype == DType::f32) {
+      HWY_DYNAMIC_DISPATCH(add_f32)(y.raw<float>() + begin, x.raw<float>() + begin, end - begin);
+    } else {
+      HWY_DYNAMIC_DISPATCH(add_bf16)(y.raw<bf16>() + begin, x.raw<bf16>() + begin, end - begin);
+    }
   });
 }
 
-void sum_squares(Device& dev, Out result, In x) {
-  reduce(dev, result, x, [](const float* p, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(sum_squares_piece)(p, n); });
+void sum_squares(Device& dev, Out result, In x, Write mode) {
+  reduce(dev, result, x, mode,
+         [](const float* p, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(sum_squares_piece)(p, n); });
 }
 
-void sum(Device& dev, Out result, In x) {
-  reduce(dev, result, x, [](const float* p, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(sum_piece)(p, n); });
+void sum(Device& dev, Out result, In x, Write mode) {
+  reduce(dev, result, x, mode, [](const float* p, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(sum_piece)(p, n); });
 }
 
 }  // namespace cpu

@@ -80,8 +80,8 @@ namespace cpu {
 void rmsnorm_forward(Device& dev, Out y, Saved rstd, In x, In w, float eps) {
   if (dev.planning()) return;
   const std::int64_t N = x.dim(0), C = x.dim(1);
-  float *yp = y.f32(), *rp = rstd.f32();
-  const float *xp = x.f32(), *wp = w.f32();
+  float *yp = y.raw<float>(), *rp = rstd.raw<float>();
+  const float *xp = x.raw<float>(), *wp = w.raw<float>();
   parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t n = begin; n < end; ++n)
       HWY_DYNAMIC_DISPATCH(rmsnorm_row)(yp + n * C, rp + n, nullptr, xp + n * C, nullptr, wp, C, eps);
@@ -91,8 +91,8 @@ void rmsnorm_forward(Device& dev, Out y, Saved rstd, In x, In w, float eps) {
 void add_rmsnorm_forward(Device& dev, Out sum, Out y, Saved rstd, In a, In b, In w, float eps) {
   if (dev.planning()) return;
   const std::int64_t N = a.dim(0), C = a.dim(1);
-  float *sp = sum.f32(), *yp = y.f32(), *rp = rstd.f32();
-  const float *ap = a.f32(), *bp = b.f32(), *wp = w.f32();
+  float *sp = sum.raw<float>(), *yp = y.raw<float>(), *rp = rstd.raw<float>();
+  const float *ap = a.raw<float>(), *bp = b.raw<float>(), *wp = w.raw<float>();
   parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t n = begin; n < end; ++n)
       HWY_DYNAMIC_DISPATCH(rmsnorm_row)(yp + n * C, rp + n, sp + n * C, ap + n * C, bp + n * C, wp, C, eps);
@@ -106,8 +106,8 @@ void rmsnorm_backward(Device& dev, Out dx, InOut dw, In dy, In x, In w, In rstd,
   ArenaScope scope(dev.work);
   const Tensor partial = dev.scratch({chunks, C});
   if (dev.planning()) return;
-  float *dxp = dx.f32(), *dwp = dw.f32(), *pp = partial.f32();
-  const float *dyp = dy.f32(), *xp = x.f32(), *wp = w.f32(), *rp = rstd.f32();
+  float *dxp = dx.raw<float>(), *dwp = dw.raw<float>(), *pp = partial.raw<float>();
+  const float *dyp = dy.raw<float>(), *xp = x.raw<float>(), *wp = w.raw<float>(), *rp = rstd.raw<float>();
   parallel_ranges(dev.threads, N, rows, [&](std::int64_t begin, std::int64_t end, int) {
     float* dw_chunk = pp + begin / rows * C;
     std::fill_n(dw_chunk, C, 0.0f);

@@ -59,8 +59,8 @@ namespace {
 void rotate(Device& dev, InOut x, In table, std::int64_t stride, float sign) {
   if (dev.planning()) return;
   const std::int64_t B = x.dim(0), T = x.dim(1), H = x.dim(2), D = x.dim(3);
-  float* xp = x.f32();
-  const float* tp = table.f32();
+  float* xp = x.raw<float>();
+  const float* tp = table.raw<float>();
   parallel_ranges(dev.threads, B * T, rows_per_piece(H * D), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t bt = begin; bt < end; ++bt)
       HWY_DYNAMIC_DISPATCH(rope_position)(xp + bt * H * D, tp + bt % T * stride * D, H, D, sign);
@@ -72,7 +72,7 @@ void rotate(Device& dev, InOut x, In table, std::int64_t stride, float sign) {
 void rope_table(Device& dev, Out table, double theta) {
   if (dev.planning()) return;
   const std::int64_t T = table.dim(0), half = table.dim(1);
-  float* tp = table.f32();
+  float* tp = table.raw<float>();
   parallel_ranges(dev.threads, T, rows_per_piece(64 * half), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t i = 0; i < half; ++i) {
       const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));

@@ -1,6 +1,8 @@
 // Loops over the elements of a row, whole vectors first, then the rest, compiled once per SIMD target like tile-inl.h.
 // A loop body is written once and gets `at`, which loads and stores a whole vector or the first n lanes of one:
 //
+// Elements are f32 or bf16 in memory, by the pointer's type, and floats in the body:
+//
 //   for_row(C, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::Mul(at.load(x + c), rstd), y + c); });
 #include "ops/cpu/tile-inl.h"
 
@@ -16,21 +18,29 @@ namespace nsa {
 namespace HWY_NAMESPACE {
 
 struct Whole {
-  HWY_INLINE TileVec load(const float* p) const { return hn::LoadU(TileTag(), p); }
-  HWY_INLINE void store(TileVec v, float* p) const { hn::StoreU(v, TileTag(), p); }
+  template <class T>
+  HWY_INLINE TileVec load(const T* p) const {
+    return load_tile(p);
+  }
+  template <class T>
+  HWY_INLINE void store(TileVec v, T* p) const {
+    store_tile(v, p);
+  }
 };
 
 /// The first n lanes; the others load as 0. Through a buffer, because Highway's MaskedLoad reads past the end on SSE2.
 struct Part {
   std::int64_t n;
-  HWY_INLINE TileVec load(const float* p) const {
-    HWY_ALIGN float lanes[kTileN] = {};
+  template <class T>
+  HWY_INLINE TileVec load(const T* p) const {
+    HWY_ALIGN T lanes[kTileN] = {};
     for (std::int64_t i = 0; i < n; ++i) lanes[i] = p[i];
-    return hn::Load(TileTag(), lanes);
+    return load_tile(lanes);
   }
-  HWY_INLINE void store(TileVec v, float* p) const {
-    HWY_ALIGN float lanes[kTileN];
-    hn::Store(v, TileTag(), lanes);
+  template <class T>
+  HWY_INLINE void store(TileVec v, T* p) const {
+    HWY_ALIGN T lanes[kTileN];
+    store_tile(v, lanes);
     for (std::int64_t i = 0; i < n; ++i) p[i] = lanes[i];
   }
 };

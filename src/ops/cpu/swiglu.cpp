@@ -48,8 +48,8 @@ namespace cpu {
 
 void swiglu_forward(Device& dev, Out y, In gate, In up) {
   if (dev.planning()) return;
-  float* yp = y.f32();
-  const float *gp = gate.f32(), *up_p = up.f32();
+  float* yp = y.raw<float>();
+  const float *gp = gate.raw<float>(), *up_p = up.raw<float>();
   parallel_ranges(dev.threads, y.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
     HWY_DYNAMIC_DISPATCH(swiglu_piece)(yp + begin, gp + begin, up_p + begin, end - begin);
   });
@@ -57,8 +57,8 @@ void swiglu_forward(Device& dev, Out y, In gate, In up) {
 
 void swiglu_backward(Device& dev, Out d_gate, Out d_up, In dy, In gate, In up) {
   if (dev.planning()) return;
-  float *dgp = d_gate.f32(), *dup = d_up.f32();
-  const float *dyp = dy.f32(), *gp = gate.f32(), *up_p = up.f32();
+  float *dgp = d_gate.raw<float>(), *dup = d_up.raw<float>();
+  const float *dyp = dy.raw<float>(), *gp = gate.raw<float>(), *up_p = up.raw<float>();
   parallel_ranges(dev.threads, dy.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
     HWY_DYNAMIC_DISPATCH(swiglu_backward_piece)
     (dgp + begin, dup + begin, dyp + begin, gp + begin, up_p + begin, end - begin);

@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/dtype.h"
+
 #if defined(NSA_OPS_CPU_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NSA_OPS_CPU_TILE_INL_H_
 #undef NSA_OPS_CPU_TILE_INL_H_
@@ -28,6 +30,27 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr std::int64_t kTileN = 16;
 using TileTag = hn::CappedTag<float, kTileN>;
 using TileVec = hn::Vec<TileTag>;
+
+HWY_INLINE TileVec load_tile(const float* p) { return hn::LoadU(TileTag(), p); }
+HWY_INLINE void store_tile(TileVec v, float* p) { hn::StoreU(v, TileTag(), p); }
+
+/// bf16 is the upper half of a float.
+HWY_INLINE TileVec load_tile(const bf16* p) {
+  const hn::Rebind<std::uint16_t, TileTag> half;
+  const auto bits = hn::PromoteTo(hn::RebindToUnsigned<TileTag>(), hn::LoadU(half, &p->bits));
+  return hn::BitCast(TileTag(), hn::ShiftLeft<16>(bits));
+}
+/// Rounded as bf16(float) does: to nearest, ties to even, a NaN stays one.
+HWY_INLINE void store_tile(TileVec v, bf16* p) {
+  const hn::Rebind<std::uint16_t, TileTag> half;
+  const hn::RebindToUnsigned<TileTag> du;
+  const hn::RebindToSigned<TileTag> di;
+  const auto u = hn::BitCast(du, v), high = hn::ShiftRight<16>(u);
+  const auto up = hn::Add(hn::Set(du, 0x7fffu), hn::And(high, hn::Set(du, 1u)));
+  const auto nan = hn::Or(high, hn::Set(du, 0x40u));
+  const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), nan, hn::ShiftRight<16>(hn::Add(u, up)));
+  hn::StoreU(hn::DemoteTo(half, hn::BitCast(di, bits)), half, &p->bits);
+}
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t m) { return (n + m - 1) / m * m; }
 
