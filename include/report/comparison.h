@@ -6,15 +6,22 @@
 #include <vector>
 
 #include "report/format.h"
+#include "report/measure.h"
 #include "report/series.h"
 
 namespace nsa::report {
 
 struct Row {
+  enum class Kind {
+    loss,      ///< of the compared runs
+    apart,     ///< likewise, but in units or at steps of their own: nothing to subtract
+    measured,  ///< another quantity with noise
+    exact,     ///< a property of the configuration: its differences have no noise
+  };
   std::string label;
   Unit unit;
-  double step;                                ///< at which it was taken; NaN: over the whole run
-  bool exact;                                 ///< a property of the configuration: its differences have no noise
+  double step;  ///< at which it was taken; NaN: over the whole run
+  Kind kind;
   std::vector<MeanSpread> groups;             ///< over the seeds
   std::vector<PairedDifference> differences;  ///< [g] = group g minus group 0; [0] is empty
 };
@@ -26,17 +33,18 @@ struct ConfigDifference {
 
 struct Comparison {
   std::vector<Group> groups;
-  std::vector<Row>
-      rows;  ///< rows[0] is the one that decides: validation loss, or smoothed training loss without validation
+  std::vector<Row> rows;  ///< what decides comes first: the first of Kind::loss in which both groups have a value
   std::vector<ConfigDifference> config;
   std::vector<std::string>
       notes;  ///< sentences: runs of different length, still running, lines that could not be read, ...
-  double compared_step = kMissing;  ///< the step of rows[0]
-  double half_life = 0;             ///< of the EMA, steps
+  double compared_step =
+      kMissing;          ///< the step of the last validation all compared runs have, else of the end of the shortest
+  double half_life = 0;  ///< of the EMA, steps
+  Measure measure = Measure::nats_per_token;
 };
 
-/// `runs` must outlive the result and be smoothed.
-Comparison compare_runs(const std::vector<History>& runs, double half_life);
+/// `runs` must outlive the result, be expressed in `measure` and smoothed.
+Comparison compare_runs(const std::vector<History>& runs, double half_life, Measure measure);
 
 /// "nsa − full: validation loss −0.0140 ± 0.0046 (95 % interval −0.0339 to 0.0059, 3 seeds), within noise": one
 /// sentence per group but the first.

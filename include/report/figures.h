@@ -6,9 +6,11 @@
 
 namespace nsa::report {
 
-/// Loss against step, tokens or wall-clock: raw, smoothed mean over seeds, range over seeds, validation points.
-Chart loss_chart(const Comparison& comparison, XAxis axis);
-/// Smoothed loss of each group minus that of the first, with its 95 % interval, and the same of the validation points.
+/// Loss against step, tokens or wall-clock: raw, smoothed mean over seeds, range over seeds, validation points. `only`:
+/// of this group alone, whose losses may then be in a unit of their own.
+Chart loss_chart(const Comparison& comparison, XAxis axis, const Group* only = nullptr);
+/// Nothing when losses cannot be compared. Smoothed loss of each group minus that of the first, with its 95 % interval,
+/// and the same of the validation points.
 Chart difference_chart(const Comparison& comparison);
 /// Gradient norm (logarithmic), with skipped steps as strokes on the axis.
 Chart norm_chart(const Comparison& comparison);

@@ -17,8 +17,8 @@ struct PageInfo {
 std::string report_html(const std::vector<History>& runs, const Comparison& comparison, const PageInfo& info);
 /// Loss and difference against step, for a paper or a README.
 std::string curves_svg(const std::vector<History>& runs, const Comparison& comparison);
-/// kind (mean, difference, val, run), group, run, seed, step, tokens, seconds, loss, low, high; tab-separated, at most
-/// about 200k lines.
+/// kind (mean, difference, val, run), group, run, seed, step, tokens, seconds, loss (or bits_per_byte, when tokenizers
+/// differ), low, high; tab-separated, at most about 200k lines.
 std::string curves_tsv(const std::vector<History>& runs, const Comparison& comparison);
 
 /// Reads, compares and writes the three files into `folder`. Returns the comparison's runs through `runs`, which it

@@ -24,7 +24,10 @@ struct StepPoint {
   bool skipped = false;
 };
 struct ValPoint {
-  double step, tokens, seconds, loss, bits_per_byte;
+  double step, tokens, seconds;
+  double loss;  ///< nats per token
+  double bits_per_byte;
+  double value;  ///< what is drawn and compared: the loss, unless the runs at hand need bits per byte (measure.h)
 };
 struct GateRecord {
   double step;
@@ -38,9 +41,11 @@ struct CheckpointRecord {
 /// What a run's `run` records say (the last one wins).
 struct Provenance {
   std::string version, commit, command, machine, date;
+  std::string tokenizer_hash;  ///< "" when not known
   std::vector<std::pair<std::string, std::string>>
       config;  ///< flattened: "model.attention.type" -> "nsa"; lists as JSON text
   double parameters = kMissing, flops_per_token = kMissing, peak_gflops = kMissing, memory_bytes = kMissing;
+  double bytes_per_token = kMissing;  ///< of the training text
   int launches = 0;
 
   /// The config's value at a dotted path, "" when absent.
@@ -58,6 +63,10 @@ struct Records {
   std::vector<CheckpointRecord> checkpoints;
   std::string last_sample;
   std::int64_t broken_lines = 0, first_broken_line = 0;
+
+  /// The first of the skipped or not finite steps with which the run gave up: train.max_skipped in a row at its end, or
+  /// all it was to do. Two without a finite loss when no config says how many. NaN when it did not.
+  double diverged_at() const;
 };
 
 /// Takes the bytes of a file in pieces cut anywhere, so that a growing file is never read twice.

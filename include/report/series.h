@@ -21,20 +21,30 @@ struct Bucket {
 };
 inline constexpr std::size_t kMaxBuckets = 3000;
 
-enum class State { unknown, finished, running, stopped };
+enum class State {
+  unknown,  ///< nobody says how long it was to be
+  finished,
+  running,
+  stopped,   ///< before its planned end
+  diverged,  ///< it gave up: no finite loss any more
+};
 
 struct History {
   std::string name, group, seed, path;
   State state = State::unknown;
   Provenance info;
   std::vector<Bucket> buckets;
-  std::vector<double> smooth;       ///< EMA of the loss at each bucket
+  std::vector<double> smooth;       ///< EMA of the loss at each bucket; NaN where the run had diverged
   std::vector<double> smooth_norm;  ///< EMA of the gradient norm
   std::vector<ValPoint> vals;
   std::vector<GateRecord> gates;
   double last_step = 0, last_tokens = kMissing, last_seconds = kMissing;
+  double diverged_at = kMissing;  ///< first step of the end without a finite loss
   double median_ms = kMissing, median_tokens_per_s = kMissing;
   std::int64_t steps = 0, skipped = 0, non_finite = 0, broken_lines = 0;
+
+  /// It is as long as it was to be, or nobody says how long that is.
+  bool whole() const { return state == State::finished || state == State::unknown; }
 };
 
 /// What to read. Empty group and seed: taken from the run's config, else from its name ("nsa-seed2" is seed 2 of group
@@ -50,12 +60,20 @@ std::vector<History> read_runs(const std::vector<Source>& sources, double now, i
 std::vector<Bucket> thin(const std::vector<StepPoint>& steps, std::size_t limit);
 /// A two-hundredth of the longest run, at least half a step.
 double default_half_life(const std::vector<History>& runs);
+/// The losses must already be those of the measure (measure.h).
 void smooth_runs(std::vector<History>& runs, double half_life);
 
 /// Runs that differ in nothing but seeds and log names, in order of first appearance.
 struct Group {
   std::string name;
   std::vector<const History*> runs;
+  /// Those whose losses count: not the diverged ones, and where every group has a whole run, only whole ones, so that
+  /// no step on the way is taken for the end. Empty when all diverged.
+  std::vector<const History*> compared;
+
+  /// The compared ones, or all when there are none.
+  const std::vector<const History*>& shown() const { return compared.empty() ? runs : compared; }
+  std::size_t diverged() const;
 };
 /// Fields of the config that do not make two runs different experiments: seeds, names of logs, checkpoints, samples,
 /// threads.
@@ -75,13 +93,13 @@ double smooth_at(const History& run, XAxis axis, double x, std::vector<double> H
 struct BandCurve {
   std::vector<double> x, y, low, high;
 };
-/// Mean of the smoothed loss over the seeds, as far as all of them go; low..high is the range over the seeds.
+/// Mean of the smoothed loss over the shown runs, as far as all of them go; low..high is their range.
 BandCurve mean_curve(const Group& group, XAxis axis, int points,
                      std::vector<double> History::*curve = &History::smooth);
 /// Mean over seeds present in both of smooth(b) - smooth(a) against steps; low..high is the pointwise 95 % t interval
 /// (NaN with one pair).
 BandCurve difference_curve(const Group& a, const Group& b, int points);
-/// Runs of the same seed, one from each group.
+/// Compared runs of the same seed, one from each group.
 std::vector<std::pair<const History*, const History*>> pairs_by_seed(const Group& a, const Group& b);
 
 }  // namespace nsa::report

@@ -34,7 +34,9 @@ struct Layer {
   std::string end_label;  ///< beside the curve's end; "" for none
   std::string colour;     ///< "" for the palette's
   bool solid = false;     ///< no dash pattern: the only curve of its chart
-  bool grows = false;     ///< an open circle at its end: the run is not finished
+  /// What its end says: nothing, an open circle (the run is still going), a cross (it diverged).
+  enum class End { plain, running, diverged };
+  End end = End::plain;
 };
 
 struct Chart {

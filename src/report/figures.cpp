@@ -63,15 +63,18 @@ void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, s
   std::vector<Layer> alone;
   for (const History* run : group.runs) {
     if (!has_axis(*run, axis)) continue;
+    const auto& shown = group.shown();
+    const double from = std::find(shown.begin(), shown.end(), run) != shown.end() ? end : -INFINITY;
     Layer rest = layer(Layer::Kind::thin, style, run->name);
     for (std::size_t i = 0; i < run->buckets.size(); ++i) {
       const double x = x_of(run->buckets[i], axis);
-      if (x < end || !std::isfinite(x)) continue;
+      if (x < from || !std::isfinite(x)) continue;
       rest.x.push_back(x);
       rest.y.push_back((run->*member)[i]);
     }
     const bool ends_with_mean = rest.x.size() < 2;
-    if (run->state == State::running) (ends_with_mean ? line : rest).grows = true;
+    if (run->state == State::running || run->state == State::diverged)
+      (ends_with_mean ? line : rest).end = run->state == State::running ? Layer::End::running : Layer::End::diverged;
     if (!ends_with_mean) alone.push_back(std::move(rest));
   }
   // A mean of a step or two is no curve to put a name on when one seed goes far beyond it.
@@ -88,20 +91,20 @@ void add_mean(Chart& chart, const Group& group, std::size_t style, XAxis axis, s
 /// points at most, evenly chosen.
 Layer val_layer(const Group& group, std::size_t style, XAxis axis) {
   Layer l = layer(Layer::Kind::marks, style, group.name);
-  for (const ValPoint& val : group.runs[0]->vals) {
+  for (const ValPoint& val : group.shown()[0]->vals) {
     double x = 0, y = 0, low = INFINITY, high = -INFINITY;
     std::size_t n = 0;
-    for (const History* run : group.runs) {
+    for (const History* run : group.shown()) {
       const auto it =
           std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
-      if (it == run->vals.end()) continue;
+      if (it == run->vals.end() || !std::isfinite(it->value)) continue;
       x += x_of(*it, axis);
-      y += it->loss;
-      low = std::min(low, it->loss);
-      high = std::max(high, it->loss);
+      y += it->value;
+      low = std::min(low, it->value);
+      high = std::max(high, it->value);
       ++n;
     }
-    if (n < group.runs.size()) continue;
+    if (n < group.shown().size()) continue;
     l.x.push_back(x / static_cast<double>(n));
     l.y.push_back(y / static_cast<double>(n));
     l.low.push_back(low);
@@ -123,21 +126,26 @@ Layer chosen(const Layer& all, std::size_t limit) {
   return l;
 }
 
-/// Least and greatest finite value of the layers' y (and bands), from `from` on; false when there is none.
+/// Least and greatest finite value of the layers' y (and bands), from `from` on; false when there is none. A curve that
+/// ran away does not stretch the axis for the others.
 bool y_range(const Chart& chart, bool with_raw, double from, double& low, double& high) {
-  low = INFINITY;
-  high = -INFINITY;
-  for (const Layer& l : chart.layers) {
-    if ((l.kind == Layer::Kind::raw && !with_raw) || l.kind == Layer::Kind::rug) continue;
-    for (const auto* values : {&l.y, &l.low, &l.high}) {
-      for (std::size_t i = 0; i < values->size(); ++i) {
-        if (!(l.x[i] >= from) || !std::isfinite((*values)[i])) continue;
-        low = std::min(low, (*values)[i]);
-        high = std::max(high, (*values)[i]);
+  for (const bool with_diverged : {false, true}) {
+    low = INFINITY;
+    high = -INFINITY;
+    for (const Layer& l : chart.layers) {
+      if ((l.kind == Layer::Kind::raw && !with_raw) || l.kind == Layer::Kind::rug) continue;
+      if (l.end == Layer::End::diverged && !with_diverged) continue;
+      for (const auto* values : {&l.y, &l.low, &l.high}) {
+        for (std::size_t i = 0; i < values->size(); ++i) {
+          if (!(l.x[i] >= from) || !std::isfinite((*values)[i])) continue;
+          low = std::min(low, (*values)[i]);
+          high = std::max(high, (*values)[i]);
+        }
       }
     }
+    if (low <= high) return true;
   }
-  return low <= high;
+  return false;
 }
 
 void set_x_range(Chart& chart) {
@@ -183,14 +191,17 @@ void mark_off_scale(Chart& chart, double from) {
 
 }  // namespace
 
-Chart loss_chart(const Comparison& c, XAxis axis) {
+Chart loss_chart(const Comparison& c, XAxis axis, const Group* only) {
   Chart chart;
   chart.id = axis == XAxis::step ? "loss" : axis == XAxis::tokens ? "loss-tokens" : "loss-time";
   chart.title = axis == XAxis::step ? "Loss" : axis == XAxis::tokens ? "Loss against tokens" : "Loss against time";
+  if (only) chart.title = fmt::format("Loss of {}", only->name);
   chart.x = x_axis(axis);
-  chart.y = {"loss, nats per token", Unit::loss};
+  chart.y = {fmt::format("loss, {}{}", unit_of(c.measure), only ? " of its own" : ""), Unit::loss};
   for (std::size_t g = 0; g < c.groups.size(); ++g) {
     const Group& group = c.groups[g];
+    if (only && only != &group) continue;
+    if (only) chart.id += fmt::format("-of-{}", g);
     if (std::none_of(group.runs.begin(), group.runs.end(), [&](const History* r) { return has_axis(*r, axis); }))
       continue;
     for (const History* run : group.runs) {
@@ -224,10 +235,10 @@ Chart difference_chart(const Comparison& c) {
   Chart chart;
   chart.id = "difference";
   chart.x = x_axis(XAxis::step);
-  if (c.groups.size() < 2) return chart;
+  if (c.groups.size() < 2 || c.measure == Measure::none) return chart;
   chart.title = c.groups.size() == 2 ? fmt::format("Difference: {} \u2212 {}", c.groups[1].name, c.groups[0].name)
                                      : fmt::format("Difference from {}", c.groups[0].name);
-  chart.y = {"difference of loss, nats per token", Unit::loss};
+  chart.y = {fmt::format("difference of loss, {}", unit_of(c.measure)), Unit::loss};
   chart.zero_line = true;
   double end = 0;
   for (std::size_t g = 1; g < c.groups.size(); ++g) {
@@ -253,7 +264,7 @@ Chart difference_chart(const Comparison& c) {
         for (const auto& [run, values] : {std::pair{left, &a}, {right, &b}}) {
           const auto it =
               std::find_if(run->vals.begin(), run->vals.end(), [&](const ValPoint& v) { return v.step == val.step; });
-          values->push_back(it == run->vals.end() ? kMissing : it->loss);
+          values->push_back(it == run->vals.end() ? kMissing : it->value);
         }
       }
       const PairedDifference p = paired_difference(a, b);

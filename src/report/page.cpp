@@ -107,9 +107,22 @@ const char* state_word(State state) {
     case State::finished: return "finished";
     case State::running: return "running";
     case State::stopped: return "stopped";
+    case State::diverged: return "diverged";
     case State::unknown: break;
   }
   return "\u2013";
+}
+
+/// Loss and difference; where there is no unit for all, the losses one by one.
+std::vector<Chart> main_charts(const Comparison& c) {
+  std::vector<Chart> charts;
+  if (c.measure == Measure::none) {
+    for (const Group& group : c.groups) charts.push_back(loss_chart(c, XAxis::step, &group));
+  } else {
+    charts = {loss_chart(c, XAxis::step), difference_chart(c)};
+  }
+  std::erase_if(charts, [](const Chart& chart) { return chart.layers.empty(); });
+  return charts;
 }
 
 /// One line per run; what is the same for all of them stands once, above.
@@ -156,6 +169,8 @@ std::string loss_caption(const std::vector<History>& runs, const Comparison& c) 
   if (vals) text += seeds ? " Points: validation loss, mean and range over the seeds." : " Points: validation loss.";
   if (std::any_of(runs.begin(), runs.end(), [](const History& r) { return r.state == State::running; }))
     text += " Open circle: the run is still going.";
+  if (std::any_of(runs.begin(), runs.end(), [](const History& r) { return r.state == State::diverged; }))
+    text += " Cross: the run diverged.";
   return text + " An arrow head at the upper edge marks a batch beyond it.";
 }
 
@@ -197,9 +212,13 @@ std::string report_html(const std::vector<History>& runs, const Comparison& c, c
       "<p class=\"soft\">Values are means over the seeds, sd their standard deviation. Differences are paired by seed; "
       "\u00B1 is their standard error. "
       "\u201CWithin noise\u201D: the 95 % t interval of the paired difference contains 0.</p>\n";
-  out += big_figure(loss_chart(c, XAxis::step), runs, loss_caption(runs, c));
-  out += big_figure(difference_chart(c), runs, c.groups.size() > 1 ? difference_caption(c) : "");
-  const std::string others = small_figures({loss_chart(c, XAxis::tokens), loss_chart(c, XAxis::seconds)}, runs);
+  const bool one_unit = c.measure != Measure::none;
+  for (const Chart& chart : main_charts(c)) {
+    const bool of_loss = chart.id != "difference";
+    out += big_figure(chart, runs, of_loss ? loss_caption(runs, c) : difference_caption(c));
+  }
+  const std::string others =
+      one_unit ? small_figures({loss_chart(c, XAxis::tokens), loss_chart(c, XAxis::seconds)}, runs) : "";
   if (!others.empty()) out += "<h2>Loss against tokens and time</h2>\n" + others;
   const std::string optimisation = small_figures({norm_chart(c), lr_chart(c)}, runs);
   if (!optimisation.empty())
@@ -220,8 +239,7 @@ std::string curves_svg(const std::vector<History>& runs, const Comparison& c) {
   std::string content = "<style>" + chart_style() + "</style>";
   int height = 0;
   std::string panels;
-  for (const Chart& chart : {loss_chart(c, XAxis::step), difference_chart(c)}) {
-    if (chart.layers.empty()) continue;
+  for (const Chart& chart : main_charts(c)) {
     panels += fmt::format(
         "<g transform=\"translate(16 {})\"><text class=\"title\" x=\"0\" y=\"0\">{}</text></g><g "
         "transform=\"translate(16 {})\">{}</g>",
@@ -235,14 +253,15 @@ std::string curves_svg(const std::vector<History>& runs, const Comparison& c) {
 }
 
 std::string curves_tsv(const std::vector<History>& runs, const Comparison& c) {
-  std::string out = "kind\tgroup\trun\tseed\tstep\ttokens\tseconds\tloss\tlow\thigh\n";
+  std::string out = fmt::format("kind\tgroup\trun\tseed\tstep\ttokens\tseconds\t{}\tlow\thigh\n",
+                                c.measure == Measure::bits_per_byte ? "bits_per_byte" : "loss");
   constexpr int kPoints = 500;
   for (std::size_t g = 0; g < c.groups.size(); ++g) {
     const BandCurve mean = mean_curve(c.groups[g], XAxis::step, kPoints);
     for (std::size_t i = 0; i < mean.x.size(); ++i)
       append_row(out, "mean", c.groups[g].name, nullptr,
                  {mean.x[i], kMissing, kMissing, mean.y[i], mean.low[i], mean.high[i]});
-    if (g == 0) continue;
+    if (g == 0 || c.measure == Measure::none) continue;
     const BandCurve d = difference_curve(c.groups[0], c.groups[g], kPoints);
     for (std::size_t i = 0; i < d.x.size(); ++i)
       append_row(out, "difference", c.groups[g].name, nullptr,
@@ -252,7 +271,7 @@ std::string curves_tsv(const std::vector<History>& runs, const Comparison& c) {
   for (const Group& group : c.groups) {
     for (const History* run : group.runs) {
       for (const ValPoint& v : run->vals)
-        append_row(out, "val", group.name, run, {v.step, v.tokens, v.seconds, v.loss, kMissing, kMissing});
+        append_row(out, "val", group.name, run, {v.step, v.tokens, v.seconds, v.value, kMissing, kMissing});
       const std::size_t width = (run->buckets.size() + limit - 1) / std::max<std::size_t>(1, limit);
       for (std::size_t i = 0; i < run->buckets.size(); i += std::max<std::size_t>(1, width)) {
         Bucket b = run->buckets[i];
@@ -272,8 +291,10 @@ Comparison make_report(const std::vector<Source>& sources, const std::string& fo
   NSA_CHECK(!sources.empty(), "a report needs at least one run");
   runs = read_runs(sources, static_cast<double>(std::time(nullptr)), threads);
   const double h = half_life >= 0 ? half_life : default_half_life(runs);
+  const Measure measure = common_measure(runs);
+  express(runs, measure);
   smooth_runs(runs, h);
-  Comparison c = compare_runs(runs, h);
+  Comparison c = compare_runs(runs, h, measure);
   if (folder.empty()) return c;
   make_folders(folder);
   write_file_atomic(folder + "/report.html", report_html(runs, c, info));

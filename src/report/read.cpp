@@ -56,6 +56,20 @@ double Provenance::planned_steps() const {
   return tokens > 0 && batch > 0 ? std::ceil(tokens / batch) : 0;
 }
 
+double Records::diverged_at() const {
+  std::size_t tail = 0;
+  while (tail < steps.size()) {
+    const StepPoint& s = steps[steps.size() - 1 - tail];
+    if (!s.skipped && std::isfinite(s.loss)) break;
+    ++tail;
+  }
+  const double limit = scan_number(info.config_value("train.max_skipped")), planned = info.planned_steps();
+  const double enough = limit > 0 ? limit : info.config.empty() ? 2 : 20;
+  const bool nothing_else = tail == steps.size() && planned > 0 && static_cast<double>(tail) >= planned;
+  if (tail == 0 || (static_cast<double>(tail) < enough && !nothing_else)) return kMissing;
+  return steps[steps.size() - tail].step;
+}
+
 MetricsReader::Column MetricsReader::column_of(std::string_view key) {
   static constexpr std::pair<std::string_view, Column> kNames[] = {{"step", step},
                                                                    {"type", type},
@@ -160,7 +174,10 @@ bool MetricsReader::json_line(std::string_view line_text) {
     Known& known = order_[index++];
     if (known.key != key) known = {std::string(key), column_of(key)};
     if (known.column < columns) {
-      value[static_cast<std::size_t>(known.column)] = content == "true" ? 1 : scan_number(content);
+      // "skipped" may also be the reason itself.
+      value[static_cast<std::size_t>(known.column)] =
+          known.column == skipped ? content != "false" && content != "null" && content != "0" && !content.empty()
+                                  : scan_number(content);
     } else if (known.column == type) {
       record_type = content;
     } else if (known.column == layers) {
@@ -200,10 +217,12 @@ bool MetricsReader::run_line(std::string_view line_text) {
   info.command = text_or_empty(record, "command");
   info.machine = text_or_empty(record, "machine");
   info.date = text_or_empty(record, "date");
+  info.tokenizer_hash = text_or_empty(record, "tokenizer_hash");
   info.parameters = number_or_missing(record, "parameters");
   info.flops_per_token = number_or_missing(record, "flops_per_token");
   info.peak_gflops = number_or_missing(record, "peak_gflops");
   info.memory_bytes = number_or_missing(record, "memory_bytes");
+  info.bytes_per_token = number_or_missing(record, "bytes_per_token");
   ++info.launches;
   info.config.clear();
   if (const auto it = record.find("config"); it != record.end() && it->is_object()) flatten(*it, "", info.config);
@@ -261,7 +280,7 @@ void MetricsReader::store_step(const std::array<double, columns>& value) {
 void MetricsReader::store_val(const std::array<double, columns>& value, double loss_value) {
   const double at = records.steps.empty() ? kMissing : records.steps.back().seconds;
   records.vals.push_back({value[step], value[tokens], std::isfinite(value[seconds]) ? value[seconds] : at, loss_value,
-                          value[bits_per_byte]});
+                          value[bits_per_byte], loss_value});
 }
 
 /// A resumed run writes steps again: what is there from `first_step` on is void.

@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "core/median.h"
 #include "core/parallel.h"
+#include "report/measure.h"
 
 namespace nsa::report {
 namespace {
@@ -46,6 +47,7 @@ std::string base_name(std::string path) {
 }
 
 State state_of(const History& run, const std::string& file, double now) {
+  if (std::isfinite(run.diverged_at)) return State::diverged;
   const double planned = run.info.planned_steps();
   if (planned <= 0) return State::unknown;
   if (run.last_step >= planned) return State::finished;
@@ -59,6 +61,7 @@ State state_of(const History& run, const std::string& file, double now) {
 History make_run(const Source& source, double now) {
   Records raw = read_run(source.path);
   History run;
+  run.diverged_at = raw.diverged_at();
   run.path = source.path;
   run.name = base_name(source.path);
   run.group = source.group;
@@ -124,6 +127,21 @@ std::vector<double> common_grid(const std::vector<const History*>& runs, XAxis a
   return x;
 }
 
+void choose_compared(std::vector<Group>& groups) {
+  const auto whole = [](const History* run) { return run->whole(); };
+  bool all_whole = true;
+  for (Group& group : groups) {
+    for (const History* run : group.runs) {
+      if (run->state != State::diverged) group.compared.push_back(run);
+    }
+    all_whole =
+        all_whole && (group.compared.empty() || std::any_of(group.compared.begin(), group.compared.end(), whole));
+  }
+  for (Group& group : groups) {
+    if (all_whole) std::erase_if(group.compared, [&](const History* run) { return !whole(run); });
+  }
+}
+
 }  // namespace
 
 std::vector<History> read_runs(const std::vector<Source>& sources, double now, int threads) {
@@ -173,6 +191,10 @@ void smooth_runs(std::vector<History>& runs, double half_life) {
       norm.push_back(bucket.norm);
     }
     run.smooth = ema(at, loss, half_life);
+    // The average of a run that had diverged would go on as a level line.
+    for (std::size_t i = run.buckets.size(); i-- > 0 && run.buckets[i].step >= run.diverged_at;) {
+      if (!std::isfinite(run.buckets[i].loss)) run.smooth[i] = kMissing;
+    }
     run.smooth_norm = ema(at, norm, half_life);
   }
 }
@@ -199,6 +221,11 @@ std::string without_seed(const std::string& name, std::string* seed) {
   return name.substr(0, end - 1);
 }
 
+std::size_t Group::diverged() const {
+  return static_cast<std::size_t>(
+      std::count_if(runs.begin(), runs.end(), [](const History* run) { return run->state == State::diverged; }));
+}
+
 std::vector<Group> group_runs(const std::vector<History>& runs) {
   std::vector<Group> groups;
   std::vector<std::string> keys;
@@ -211,17 +238,21 @@ std::vector<Group> group_runs(const std::vector<History>& runs) {
       }
       if (run.info.config.empty()) key = name;
     }
-    const auto found = static_cast<std::size_t>(std::find(keys.begin(), keys.end(), key) - keys.begin());
+    std::size_t found = 0;  // a path may lead to another tokenizer than yesterday
+    while (found < keys.size() &&
+           (keys[found] != key || (run.group.empty() && !same_tokens(groups[found].runs[0]->info, run.info))))
+      ++found;
     if (found == keys.size()) {
       keys.push_back(key);
       int same = 1;
       const std::string wanted = name;
       while (std::any_of(groups.begin(), groups.end(), [&](const Group& g) { return g.name == name; }))
         name = fmt::format("{} #{}", wanted, ++same);
-      groups.push_back({name, {}});
+      groups.push_back({name, {}, {}});
     }
     groups[found].runs.push_back(&run);
   }
+  choose_compared(groups);
   return groups;
 }
 
@@ -249,7 +280,7 @@ double smooth_at(const History& run, XAxis axis, double x, std::vector<double> H
 BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<double> History::*curve) {
   BandCurve out;
   std::vector<const History*> runs;
-  for (const History* run : group.runs) {
+  for (const History* run : group.shown()) {
     if (has_axis(*run, axis)) runs.push_back(run);
   }
   for (const double x : common_grid(runs, axis, points)) {
@@ -270,8 +301,8 @@ BandCurve mean_curve(const Group& group, XAxis axis, int points, std::vector<dou
 
 std::vector<std::pair<const History*, const History*>> pairs_by_seed(const Group& a, const Group& b) {
   std::vector<std::pair<const History*, const History*>> pairs;
-  std::vector<const History*> free = b.runs;
-  for (const History* run : a.runs) {
+  std::vector<const History*> free = b.compared;
+  for (const History* run : a.compared) {
     const auto partner =
         std::find_if(free.begin(), free.end(), [&](const History* other) { return other->seed == run->seed; });
     if (partner == free.end()) continue;

@@ -162,6 +162,16 @@ std::string draw_marks(const Frame& f, const Layer& layer) {
                            dress(layer, "marks", false), escape_html(layer.name), shapes);
 }
 
+/// The last point a curve has inside the plot.
+bool end_of(const Frame& f, const Layer& layer, Pixel& end) {
+  for (std::size_t i = layer.x.size(); i-- > 0;) {
+    if (!f.drawable(layer.x[i], layer.y[i])) continue;
+    end = {f.px(layer.x[i]), std::clamp(f.py(layer.y[i]), f.top, f.top + f.height)};
+    return true;
+  }
+  return false;
+}
+
 /// `faint`: opacity of raw lines; `halo`: a rim in the colour of the paper lifts the curve above the raw lines.
 std::string draw_layer(const Frame& f, const Layer& layer, int points, double faint, bool halo) {
   switch (layer.kind) {
@@ -200,13 +210,30 @@ std::string draw_layer(const Frame& f, const Layer& layer, int points, double fa
              : "2",
       dash.empty() ? "round" : "butt", dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash),
       raw ? fmt::format(" stroke-opacity=\"{:.2f}\"", faint) : "");
-  if (layer.grows && !layer.x.empty() && f.drawable(layer.x.back(), layer.y.back())) {
-    out += fmt::format(
-        "<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still "
-        "running</title></circle>",
-        dress(layer, "grows", false), f.px(layer.x.back()), f.py(layer.y.back()));
+  Pixel end{};
+  if (layer.end == Layer::End::plain || !end_of(f, layer, end)) return out;
+  if (layer.end == Layer::End::running)
+    return out + fmt::format(
+                     "<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still "
+                     "running</title></circle>",
+                     dress(layer, "grows", false), end.x, end.y);
+  return out + fmt::format(
+                   "<path {} d=\"M{:.1f} {:.1f}m-4.5-4.5l9 9m0-9l-9 9\" fill=\"none\" "
+                   "stroke-width=\"2\"><title>diverged</title></path>",
+                   dress(layer, "broke", false), end.x, end.y);
+}
+
+/// What the name of a curve is followed by, and in a narrow chart.
+struct EndWords {
+  const char *whole, *brief;
+};
+EndWords words_of(Layer::End end) {
+  switch (end) {
+    case Layer::End::running: return {" (running)", " \u2192"};
+    case Layer::End::diverged: return {" (diverged)", " \u00D7"};
+    case Layer::End::plain: break;
   }
-  return out;
+  return {"", ""};
 }
 
 struct EndLabel {
@@ -245,22 +272,13 @@ void spread(std::vector<EndLabel>& labels, double top, double bottom) {
   }
 }
 
-/// The last point a curve has inside the plot.
-bool end_of(const Frame& f, const Layer& layer, Pixel& end) {
-  for (std::size_t i = layer.x.size(); i-- > 0;) {
-    if (!f.drawable(layer.x[i], layer.y[i])) continue;
-    end = {f.px(layer.x[i]), std::clamp(f.py(layer.y[i]), f.top, f.top + f.height)};
-    return true;
-  }
-  return false;
-}
-
 std::string draw_labels(const Frame& f, int label_chars) {
   std::vector<EndLabel> labels;
   for (const Layer& layer : f.chart.layers) {
-    std::string text = layer.end_label + (layer.grows ? " (running)" : "");
+    const EndWords words = words_of(layer.end);
+    std::string text = layer.end_label + words.whole;
     if (text_length(text) > label_chars)
-      text = shorten(layer.end_label, label_chars - (layer.grows ? 2 : 0)) + (layer.grows ? " \u2192" : "");
+      text = shorten(layer.end_label, label_chars - text_length(words.brief)) + words.brief;
     EndLabel label{&layer, text, {}, 0};
     if (!layer.end_label.empty() && end_of(f, layer, label.end)) labels.push_back(label);
   }
@@ -329,7 +347,7 @@ std::string draw_chart(const Chart& chart, Size size, int points) {
   for (const Tick& tick : ys) tick_chars = std::max(tick_chars, text_length(tick.text));
   for (const Layer& layer : chart.layers) {
     if (!layer.end_label.empty())
-      name_chars = std::max(name_chars, text_length(layer.end_label) + (layer.grows ? 10 : 0));
+      name_chars = std::max(name_chars, text_length(layer.end_label + words_of(layer.end).whole));
   }
   const int label_chars = std::min(name_chars, static_cast<int>(size.width * 0.27 / kNameWidth));
   const double left = kCharWidth * tick_chars + 8, right = name_chars ? 15 + kNameWidth * label_chars : 14;

@@ -111,12 +111,19 @@ std::string report_text(const Comparison& c, int columns) {
   std::vector<TextCurve> curves;
   for (const Group& group : c.groups) {
     const BandCurve mean = mean_curve(group, XAxis::step, 4 * columns);
-    curves.push_back({group.name, mean.x, mean.y});
+    curves.push_back({group.name + (group.compared.empty() ? " (diverged)" : ""), mean.x, mean.y});
   }
-  const std::string plot = plot_text(curves, columns, 16);
-  if (!plot.empty())
-    out += fmt::format("training loss against step, smoothed (half-life {} steps)\n{}",
-                       format_value(c.half_life, Unit::plain), plot);
+  const auto plot = [&](const std::vector<TextCurve>& of, const std::string& unit) {
+    const std::string text = plot_text(of, columns, 16);
+    if (!text.empty())
+      out += fmt::format("training loss against step, {}, smoothed (half-life {} steps)\n{}", unit,
+                         format_value(c.half_life, Unit::plain), text);
+  };
+  if (c.measure == Measure::none) {
+    for (const TextCurve& curve : curves) plot({curve}, "nats per token of its own");
+  } else {
+    plot(curves, unit_of(c.measure));
+  }
   for (const std::string& note : c.notes) out += note + "\n";
   return out;
 }

@@ -26,7 +26,9 @@ std::string progress(const Records& run, const std::string& name, double age) {
   for (std::size_t i = run.steps.size() - std::min(kRecent, run.steps.size()); i < run.steps.size(); ++i)
     ms.push_back(run.steps[i].ms);
   const double pace = median(ms);
-  if (planned > 0 && last.step >= planned) {
+  if (const double at = run.diverged_at(); std::isfinite(at)) {
+    out += fmt::format(", diverged at step {}", grouped(static_cast<std::int64_t>(at)));
+  } else if (planned > 0 && last.step >= planned) {
     out += ", finished";
   } else if (std::isfinite(pace) && age > std::max(60.0, pace / 1000 * 20)) {
     out += fmt::format(", nothing new for {}", human_duration(age));

@@ -17,21 +17,27 @@ struct Synthetic {
   std::string name = "nsa-seed1", attention = "nsa";
   int seed = 1, steps = 2000, planned = 2000, val_every = 200, layers = 4;
   double floor = 1.65, noise = 0.05, ms = 180, lr = 3e-3;
-  bool trouble = false;   // spikes, skipped steps, null losses
-  bool cut_last = false;  // the last line ends in its middle
+  std::string tokenizer = "bytes", hash = {};  // of the config; of the run record, "" as before it was recorded
+  int vocab = 256;
+  double bytes_per_token = 1.02;          // of the validation text; 0: no bits per byte
+  int diverges_at = 0, max_skipped = 20;  // from there on no finite loss; 0: never
+  bool trouble = false;                   // spikes, skipped steps, null losses
+  bool cut_last = false;                  // the last line ends in its middle
 };
 
 inline std::string run_record(const Synthetic& s, int resumed_from = 0) {
   return fmt::format(
       R"({{"type":"run","version":"0.1","commit":"3d5f254","command":"nsa train configs/{0}.json train.seed={1}",)"
       R"("machine":"8-core EPYC, 2 threads","date":"2026-01-0{1}T10:00:00Z",)"
-      R"("config":{{"model":{{"hidden_size":128,"attention":{{"type":"{0}","num_heads":4}}}},)"
-      R"("data":{{"seed":1}},"train":{{"steps":{2},"batch_tokens":8192,"seed":{1},"optimizer":{{"lr":{4}}}}},)"
+      R"("config":{{"model":{{"vocab_size":{10},"hidden_size":128,"attention":{{"type":"{0}","num_heads":4}}}},)"
+      R"("data":{{"tokenizer":"{9}","seed":1}},"train":{{"steps":{2},"batch_tokens":8192,"seed":{1},)"
+      R"("max_skipped":{11},"optimizer":{{"lr":{4}}}}},)"
       R"("log":{{"name":"{5}"}}}},"parameters":{3},"flops_per_token":{6},"peak_gflops":234.5,)"
-      R"("memory_bytes":{7},"resumed_from":{8}}})"
+      R"("memory_bytes":{7},{12}"resumed_from":{8}}})"
       "\n",
       s.attention, s.seed, s.planned, s.attention == "nsa" ? 1305216 : 1181696, s.lr, s.name,
-      s.attention == "nsa" ? 9.1e6 : 9.8e6, s.attention == "nsa" ? 412.5e6 : 398.1e6, resumed_from);
+      s.attention == "nsa" ? 9.1e6 : 9.8e6, s.attention == "nsa" ? 412.5e6 : 398.1e6, resumed_from, s.tokenizer,
+      s.vocab, s.max_skipped, s.hash.empty() ? "" : "\"tokenizer_hash\":\"" + s.hash + "\",");
 }
 
 inline double true_loss(const Synthetic& s, double step) { return s.floor + 3.4 * std::pow(1 + step / 30, -0.62); }
@@ -54,6 +60,8 @@ inline std::string metrics_text(const Synthetic& s) {
       norm *= 30;
     }
     if (s.trouble && step % 613 == 0) skipped = true;
+    if (s.diverges_at && step >= s.diverges_at) skipped = true;
+    if (s.diverges_at && step >= s.diverges_at + s.max_skipped) break;
     seconds += ms / 1000;
     out += fmt::format(
         R"({{"type":"step","step":{},"tokens":{},"loss":{},"grad_norm":{},"lr":{:.6g},"ms":{:.1f},"seconds":{:.2f},)"
@@ -63,9 +71,11 @@ inline std::string metrics_text(const Synthetic& s) {
     out += skipped ? ",\"skipped\":true,\"reason\":\"non-finite\"}\n" : "}\n";
     if (s.val_every && (step % s.val_every == 0 || step == s.planned)) {
       const double val = true_loss(s, step) + 0.03 + 0.006 * noise.normal(i + 300000) + 0.012 * data.normal(77);
-      out += fmt::format(R"({{"type":"val","step":{},"tokens":{},"loss":{:.5f},"bits_per_byte":{:.5f}}})"
-                         "\n",
-                         step, step * 8192LL, val, val / 0.6931 / 1.02);
+      out += fmt::format(
+          R"({{"type":"val","step":{},"tokens":{},"loss":{:.5f}{}}})"
+          "\n",
+          step, step * 8192LL, val,
+          s.bytes_per_token > 0 ? fmt::format(R"(,"bits_per_byte":{:.5f})", val / 0.693147 / s.bytes_per_token) : "");
       if (s.attention == "nsa") {
         std::string layers;
         for (int l = 0; l < s.layers; ++l) {
