@@ -116,7 +116,7 @@ void write_report(const std::vector<PlannedRun>& runs, std::size_t count, const 
     sources.push_back({run_dir(runs[i].config), runs[i].group, std::to_string(runs[i].config.train.seed)});
   std::vector<report::History> read;
   const report::Comparison comparison =
-      report::make_report(sources, out, -1, {now_utc(), command}, available_cores(), read);
+      report::make_report(sources, out, -1, {now_utc(), command}, cpu_threads(runs[0].config), read);
   if (on_terminal) std::fputs(report::report_text(comparison, 100).c_str(), stdout);
 }
 

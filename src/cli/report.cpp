@@ -2,13 +2,13 @@
 // of other programs.
 #include "report/page.h"
 
-#include <omp.h>
 #include <sys/stat.h>
 
 #include <cstdio>
 
 #include "cli/verbs.h"
 #include "core/program.h"
+#include "core/device.h"
 #include "core/text.h"
 #include "report/terminal.h"
 
@@ -33,6 +33,7 @@ Exit report(CLI::App& app, int argc, char** argv) {
   std::string out = "report";
   double half_life = -1;
   bool term = false;
+  int threads = 0;
   app.add_option("runs", arguments,
                  "run folders, metrics.jsonl files, or TSV/CSV/JSONL of step,loss; LABEL=PATH names the group; the "
                  "first group is what others are compared with")
@@ -42,6 +43,8 @@ Exit report(CLI::App& app, int argc, char** argv) {
                  "half-life of the moving average in steps; 0: none; default: a two-hundredth of the longest run")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--term", term, "print the table and a plot in characters; files only if --out is given");
+  app.add_option("--threads", threads, "runs read at once; 0: as many as cores this process may use")
+      ->check(CLI::Range(0, 4096));
   app.parse(argc, argv);
 
   std::vector<report::Source> sources;
@@ -50,7 +53,7 @@ Exit report(CLI::App& app, int argc, char** argv) {
   const bool files = !term || out_option->count() > 0;
   std::vector<report::History> runs;
   const report::Comparison comparison =
-      report::make_report(sources, files ? out : "", half_life, info, omp_get_max_threads(), runs);
+      report::make_report(sources, files ? out : "", half_life, info, threads ? threads : available_cores(), runs);
   if (term) {
     std::fputs(report::report_text(comparison, 100).c_str(), stdout);
   } else {
