@@ -72,6 +72,26 @@ TEST_CASE("pages to look at", "[.page]") {
     write_file_atomic(foreign.back(), text);
   }
   make_report(sources(foreign), out + "/many", -1, kInfo, 2, runs);
+
+  std::vector<std::string> diverged;
+  for (const char* name : {"steady-seed1", "shaky-seed1", "wild-seed1", "steady-seed2", "shaky-seed2", "wild-seed2"}) {
+    test::Synthetic s{name, "nsa"};
+    s.seed = name[std::string(name).size() - 1] - '0';
+    s.lr = name[0] == 'w' ? 0.3 : name[1] == 'h' ? 0.02 : 3e-3;
+    s.diverges_at = name[0] == 'w' ? 300 * s.seed : name[1] == 'h' && s.seed == 2 ? 1200 : 0;
+    diverged.push_back(test::write_run(out + "/runs", s));
+  }
+  make_report(sources(diverged), out + "/diverged", -1, kInfo, 2, runs);
+
+  for (const double bytes : {4.0, 0.0}) {
+    test::Synthetic byte{"byte-seed1", "nsa"}, piece{"piece-seed1", "nsa"};
+    piece.tokenizer = "data/pieces.model";
+    piece.vocab = 2048;
+    piece.floor = 2.9;
+    piece.bytes_per_token = bytes;
+    make_report(sources({test::write_run(out + "/runs", byte), test::write_run(out + "/runs", piece)}),
+                out + (bytes > 0 ? "/tokenizers" : "/incomparable"), -1, kInfo, 2, runs);
+  }
 }
 
 TEST_CASE("a comparison of two configurations with three seeds") {
