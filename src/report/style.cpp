@@ -24,6 +24,7 @@ thead th{border-bottom:2px solid var(--soft)}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 td{white-space:nowrap}
 td .small,th .small{display:block;font-weight:400;font-size:12px}
+.compact td .small{white-space:normal}
 .text th,.text td{text-align:left}
 .text td{white-space:normal;min-width:64px;max-width:420px;overflow-wrap:break-word}
 td.strong{font-weight:650}

@@ -210,17 +210,22 @@ std::string draw_layer(const Frame& f, const Layer& layer, int points, double fa
              : "2",
       dash.empty() ? "round" : "butt", dash.empty() ? "" : fmt::format(" stroke-dasharray=\"{}\"", dash),
       raw ? fmt::format(" stroke-opacity=\"{:.2f}\"", faint) : "");
+  return out;
+}
+
+/// What the end of a curve says, above all curves.
+std::string draw_end(const Frame& f, const Layer& layer) {
   Pixel end{};
-  if (layer.end == Layer::End::plain || !end_of(f, layer, end)) return out;
+  if (layer.end == Layer::End::plain || !end_of(f, layer, end)) return {};
   if (layer.end == Layer::End::running)
-    return out + fmt::format(
-                     "<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still "
-                     "running</title></circle>",
-                     dress(layer, "grows", false), end.x, end.y);
-  return out + fmt::format(
-                   "<path {} d=\"M{:.1f} {:.1f}m-4.5-4.5l9 9m0-9l-9 9\" fill=\"none\" "
-                   "stroke-width=\"2\"><title>diverged</title></path>",
-                   dress(layer, "broke", false), end.x, end.y);
+    return fmt::format(
+        "<circle {} cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#fff\" stroke-width=\"1.5\"><title>still "
+        "running</title></circle>",
+        dress(layer, "grows", false), end.x, end.y);
+  return fmt::format(
+      "<path {} d=\"M{:.1f} {:.1f}m-4.5-4.5l9 9m0-9l-9 9\" fill=\"none\" "
+      "stroke-width=\"2\"><title>diverged</title></path>",
+      dress(layer, "broke", false), end.x, end.y);
 }
 
 /// What the name of a curve is followed by, and in a narrow chart.
@@ -380,6 +385,7 @@ std::string draw_chart(const Chart& chart, Size size, int points) {
       if (layer.kind == kind) out += draw_layer(f, layer, points, faint, halo);
     }
   }
+  for (const Layer& layer : chart.layers) out += draw_end(f, layer);
   return out + "</g>" + draw_labels(f, label_chars) + "</g>";
 }
 
