@@ -13,6 +13,19 @@ int shell(const std::string& line) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/// Nothing that was meant for a stream is in the run's files.
+void only_what_belongs(const std::string& run) {
+  const std::string lock = read_file(run + "/lock"), log = read_file(run + "/run.log"),
+                    metrics = read_file(run + "/metrics.jsonl");
+  CHECK(lock.find('\n') == std::string::npos);
+  CHECK(contains(lock, " on "));
+  CHECK(metrics.find("{\"type\":\"run\"") == 0);
+  for (std::size_t at = 0; (at = metrics.find('\n', at)) != std::string::npos && ++at < metrics.size();)
+    CHECK(metrics[at] == '{');
+  CHECK(log.find(" info  saved ") != std::string::npos);
+  CHECK(!contains(log, "run 1/2"));  // the progress of a comparison
+}
+
 }  // namespace
 
 TEST_CASE("an error whose sentence cannot be written keeps its exit code, in every program", "[streams]") {
@@ -46,9 +59,17 @@ TEST_CASE("a run goes on and ends well wherever its lines go", "[streams]") {
     const std::string name = "run" + std::to_string(n++);
     CHECK(shell("$B/nsa train " + place.config + " log.name=" + name + " " + where) == 0);
     CHECK(place.weights(name, 12) == place.weights("run0", 12));
-    const std::string metrics = read_file(place.dir / "runs/" + name + "/metrics.jsonl");
-    CHECK(metrics.find("{\"type\":\"run\"") == 0);  // nothing that was meant for a stream
-    CHECK(!contains(metrics, "saved "));
+    only_what_belongs(place.dir / "runs/" + name);
+  }
+}
+
+TEST_CASE("a comparison writes nothing of its progress into the runs' files when the streams are closed", "[streams]") {
+  const Workplace place(8);
+  for (const char* where : {"2>&-", "1>&-", "0<&- 1>&- 2>&-"}) {
+    INFO(where);
+    const TempDir out;
+    CHECK(shell("$B/nsa compare " + place.config + " " + place.full + " --out " + out.path() + " " + where) == 0);
+    for (const char* run : {"/runs/tiny_seed1", "/runs/tiny_full_seed1"}) only_what_belongs(out.path() + run);
   }
 }
 
