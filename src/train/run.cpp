@@ -341,7 +341,7 @@ Exit Run::go() {
       : signals_.requested()
           ? fmt::format("{}: stopped after step {} of {}", signals_.name(), state_.step, config_.total_steps())
           : fmt::format("stopped as asked after step {} of {}", state_.step, config_.total_steps());
-  NSA_CHECK(end.saved, "{}, but {}; the same command goes on from what is there", why, end.said);
+  NSA_CHECK(end.saved, "{}, but {}; mend that and start the same command again", why, end.said);
   log_.info(finished() ? fmt::format("{}; results in {}", why, dir_)
                        : fmt::format("{}, saved; the same command goes on from there", why));
   return Exit::ok;
