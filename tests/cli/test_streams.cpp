@@ -58,7 +58,7 @@ TEST_CASE("a run goes on and ends well wherever its lines go", "[streams]") {
     INFO(where);
     const std::string name = "run" + std::to_string(n++);
     CHECK(shell("$B/nsa train " + place.config + " log.name=" + name + " " + where) == 0);
-    CHECK(place.weights(name, 12) == place.weights("run0", 12));
+    CHECK((place.weights(name, 12) == place.weights("run0", 12)));
     only_what_belongs(place.dir / "runs/" + name);
   }
 }
@@ -82,7 +82,7 @@ TEST_CASE("shards are whole when stdout and stderr are closed or nobody reads th
     const std::string prefix = place.dir / ("again" + std::to_string(n++));
     CHECK(shell("$B/tokenize " + (place.dir / "text.txt") + " --tokenizer bytes --val-fraction 0 --out " + prefix +
                 " " + where) == 0);
-    CHECK(read_file(prefix + "_train_000000.bin") == whole);
+    CHECK((read_file(prefix + "_train_000000.bin") == whole));
   }
 }
 

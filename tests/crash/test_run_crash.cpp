@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "catch.h"
 #include "core/file.h"
@@ -66,6 +67,10 @@ std::size_t count(const std::string& part) {
   return static_cast<std::size_t>(std::count_if(trace.begin(), trace.end(), [&](const std::string& call) {
     return contains(call, part) && call.rfind("create ", 0) == 0;
   }));
+}
+
+std::string weights(const Scene& scene, std::int64_t step) {
+  return read_file(fmt::format("{}/step_{:08}/model.safetensors", scene.checkpoints, step));
 }
 
 }  // namespace
@@ -173,8 +178,35 @@ TEST_CASE("an error in the middle of a run: the last finished step is saved, and
   CHECK(contains(said, "the data are gone (the state of step 5 is saved in " + broken.checkpoints + "/step_00000005)"));
   broken.options.on_step = nullptr;
   CHECK(broken.error().empty());
-  const auto weights = [](const Scene& scene) {
-    return read_file(scene.checkpoints + "/step_00000006/model.safetensors");
-  };
-  CHECK(weights(whole) == weights(broken));
+  CHECK((weights(whole, 6) == weights(broken, 6)));
+}
+
+TEST_CASE("data that go bad in the middle of a step: the last finished step is saved, as if it had ended there") {
+  for (const bool shorter : {false}) {
+    Scene whole(12), broken(12);
+    for (Scene* scene : {&whole, &broken}) scene->config.train.batch_tokens = 4 * kT;  // two micro-batches
+    CHECK(whole.error().empty());
+    const std::string shard = broken.dir.path() + "/part_000000.bin", good = read_file(shard);
+    broken.config.checkpoint.every = 0;
+    broken.options.on_step = [&](std::int64_t step, double) {
+      if (step != 5) return;
+      if (shorter) return fs::resize_file(shard, 1024);  // of the header
+      std::ofstream(shard, std::ios::binary | std::ios::in | std::ios::out)
+          << good.substr(0, 1024) << std::string(good.size() - 1024, '\xff');
+    };
+    const std::string said = broken.error();
+    INFO(said);
+    CHECK(contains(said, shard));
+    std::vector<std::string> warnings;
+    const CheckpointFile saved = find_checkpoint(broken.run, warnings);
+    REQUIRE(saved.step >= 5);  // one micro-batch ahead had been read
+    CHECK(saved.step <= 6);
+    CHECK(contains(said, fmt::format("(the state of step {} is saved in {})", saved.step, saved.path)));
+    CHECK(load_state(saved).position == 4 * saved.step);
+    CHECK(load_state(saved).tokens == 4 * kT * saved.step);
+    std::ofstream(shard, std::ios::binary) << good;
+    broken.options.on_step = nullptr;
+    CHECK(broken.error().empty());
+    CHECK((weights(whole, 12) == weights(broken, 12)));
+  }
 }
