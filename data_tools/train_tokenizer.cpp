@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <unordered_map>
 
 #include "command_line.h"
 #include "core/device.h"
 #include "core/file.h"
+#include "core/memory.h"
 #include "core/rng.h"
 #include "core/text.h"
 #include "data/json_line.h"
@@ -22,6 +24,7 @@ namespace {
 // The trainer counts positions within a word in 16 bits and stops the program beyond; a stretch is never longer than
 // this.
 constexpr std::size_t kStretchBytes = 4096;
+constexpr std::size_t kLongWord = 64;
 
 struct Options {
   CorpusArguments corpus;
@@ -127,8 +130,7 @@ class Sentences : public sentencepiece::SentenceIterator {
   std::string value_;
 };
 
-std::vector<std::string> read_sample(const Options& options) {
-  Corpus corpus = options.corpus.open(options.corpus.corpus_options());
+std::vector<std::string> read_sample(const Options& options, Corpus& corpus) {
   TakenTable taken(corpus);
   Sample sample(options.max_bytes, static_cast<std::uint64_t>(options.seed));
   std::string text, why;
@@ -175,14 +177,48 @@ std::vector<std::string> read_sample(const Options& options) {
   fail("the tokenizer library could not train {} pieces on {} bytes of text: {}", options.vocab_size, bytes, message);
 }
 
+/// Says beforehand what the library would find out after an hour: it keeps the positions inside words, 83 bytes for
+/// each byte of text, and long words hardly ever occur twice.
+void check_memory(const std::vector<std::string>& texts, std::size_t bytes) {
+  double need = 0;
+  for (const std::string& text : texts) {
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t end = std::min(text.find(' ', begin), text.size());
+      if (end - begin > kLongWord) need += 83 * static_cast<double>(end - begin);
+      begin = end + 1;
+    }
+  }
+  const auto available = static_cast<double>(available_memory(Where::cpu));
+  NSA_CHECK(available == 0 || need < available,
+            "learning from {} bytes with so few spaces takes about {} of memory, and {} are available: --max-bytes {} "
+            "would fit",
+            grouped(static_cast<std::int64_t>(bytes)), human_bytes(need), human_bytes(available),
+            static_cast<std::int64_t>(0.8 * available / need * static_cast<double>(bytes)));
+}
+
+/// Where the model lies until it is proven; its folder is made.
+std::string unproven_name(const std::string& out) {
+  const std::filesystem::path folder = std::filesystem::path(out).parent_path();
+  if (!folder.empty()) make_folders(folder.string());
+  NSA_CHECK(!std::filesystem::is_directory(out), "--out {}: this is a folder; name the .model file to write", out);
+  return out + ".unproven";
+}
+
 int train(const Options& options) {
-  const std::vector<std::string> texts = read_sample(options);
+  Corpus corpus = options.corpus.open(options.corpus.corpus_options());
+  const std::string unproven = unproven_name(options.out);
+  OutputFile place(unproven);  // before an hour of work, which may have nowhere to go
+  std::vector<std::string> texts = read_sample(options, corpus);
   std::size_t bytes = 0;
   for (const std::string& text : texts) bytes += text.size();
+  check_memory(texts, bytes);
+  const auto has_space = [](const std::string& text) { return text.find(' ') != std::string::npos; };
+  if (std::none_of(texts.begin(), texts.end(), has_space)) texts.push_back(" ");  // what it never saw gets no piece
   const std::unordered_map<std::string, std::string> settings{
       {"model_type", "bpe"},
       {"vocab_size", fmt::format("{}", options.vocab_size)},
       {"character_coverage", fmt::format("{}", options.character_coverage)},
+      {"required_chars", "\xE2\x96\x81"},  // the space, also where it is rare
       {"byte_fallback", "true"},
       {"normalization_rule_name", "identity"},
       {"add_dummy_prefix", "false"},
@@ -204,11 +240,11 @@ int train(const Options& options) {
   if (!status.ok()) explain(options, bytes, status.ToString());
 
   // Proof before the file gets its name: the whole sample survives.
-  const std::string temporary = options.out + ".unproven";
-  write_file_atomic(temporary, model);
+  place.write(model.data(), model.size());
+  place.finish();
   std::size_t tokens = 0;
   try {
-    const Tokenizer tokenizer = Tokenizer::open(temporary);
+    const Tokenizer tokenizer = Tokenizer::open(unproven);
     for (const std::string& text : texts) {
       const std::vector<std::int32_t> encoded = tokenizer.encode(text);
       tokens += encoded.size();
@@ -216,11 +252,11 @@ int train(const Options& options) {
                 "the trained tokenizer does not give back a text of its own sample; {} was not written", options.out);
     }
   } catch (...) {
-    std::remove(temporary.c_str());
+    std::remove(unproven.c_str());
     throw;
   }
   write_file_atomic(options.out, model);
-  std::remove(temporary.c_str());
+  std::remove(unproven.c_str());
   std::printf("%s: %s pieces, %.3f bytes per token on the sample, every stretch of it given back exactly\n",
               options.out.c_str(), grouped(options.vocab_size).c_str(),
               static_cast<double>(bytes) / static_cast<double>(tokens));
@@ -244,7 +280,7 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.seed, "of the sample")->capture_default_str();
   app.add_option("--character-coverage", options.character_coverage,
                  "share of the characters met that get a piece; the others are written as bytes")
-      ->check(CLI::Range(0.5, 1.0))
+      ->check(CLI::Range(0.98, 1.0))  // the library's own
       ->capture_default_str();
   app.add_flag("--split-digits", options.split_digits, "every digit is a token of its own");
   app.add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 4096))->capture_default_str();

@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -46,6 +47,9 @@ struct ByteStream::Impl {
   std::size_t take_plain(char* out, std::size_t n);
   std::size_t take_gzip(char* out, std::size_t n);
   std::size_t take_zstd(char* out, std::size_t n);
+  [[noreturn]] void no_memory(const char* what) const {
+    fail("{}: out of memory at byte {}: {} needs more than there is (the file is not damaged)", path, consumed, what);
+  }
   [[noreturn]] void damaged(const char* kind, const char* reason) const {
     fail("{}: damaged {} data at byte {}: {}", path, kind, consumed, reason);
   }
@@ -120,6 +124,7 @@ std::size_t ByteStream::Impl::take_gzip(char* out, std::size_t n) {
     gzip.avail_out = static_cast<uInt>(std::min<std::size_t>(n, 1u << 30));
     const uInt room = gzip.avail_out;
     const int status = inflate(&gzip, Z_NO_FLUSH);
+    if (status == Z_MEM_ERROR) no_memory("unpacking");
     if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
       damaged("gzip", gzip.msg ? gzip.msg : "not gzip");
     const std::size_t used = end - begin - gzip.avail_in;
@@ -137,6 +142,10 @@ std::size_t ByteStream::Impl::take_zstd(char* out, std::size_t n) {
     ZSTD_inBuffer from{input.data() + begin, end - begin, 0};
     ZSTD_outBuffer to{out, n, 0};
     const std::size_t status = ZSTD_decompressStream(zstd, &to, &from);
+    const ZSTD_ErrorCode error = ZSTD_getErrorCode(status);
+    if (error == ZSTD_error_memory_allocation || error == ZSTD_error_frameParameter_windowTooLarge) {
+      no_memory("unpacking (up to 2 GiB of window where zstd --long or --ultra made the file)");
+    }
     if (ZSTD_isError(status)) damaged("zstd", ZSTD_getErrorName(status));
     begin += from.pos;
     consumed += static_cast<std::int64_t>(from.pos);

@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581: how sentencepiece writes a space inside a piece
 
+constexpr std::size_t kLongestWord = 1 << 18;
+
 /// Tokens of short stretches of text seen before; a new one replaces the old one in its slot, so memory is bounded. 4
 /// MiB.
 struct Cache {
@@ -126,8 +128,15 @@ void Tokenizer::Impl::encode_library(std::string_view text, std::vector<std::int
   out.insert(out.end(), ids.begin(), ids.end());
 }
 
-/// A stretch between two cuts, non-empty.
+/// A stretch between two cuts, non-empty. The library needs 83 bytes of memory for each byte of it, so a longer one is
+/// cut all the same: always at the same places, and what is lost is at most a join across each.
 void Tokenizer::Impl::encode_stretch(std::string_view text, Cache& cache, std::vector<std::int32_t>& out) const {
+  while (text.size() > kLongestWord) {
+    std::size_t end = kLongestWord;
+    while (utf8_is_continuation(static_cast<unsigned char>(text[end]))) --end;
+    encode_library(text.substr(0, end), out);
+    text.remove_prefix(end);
+  }
   if (text.size() > Cache::kMaxText) return encode_library(text, out);
   Cache::Slot& slot = cache.slot_of(text);
   if (slot.size != text.size() || std::memcmp(slot.text, text.data(), text.size()) != 0) {

@@ -182,6 +182,21 @@ TEST_CASE("compressed files read as plain ones", "[corpus]") {
   CHECK(contains(error_of([&] { read_all({folder / "bad.txt.zst"}); }), "damaged zstd data"));
 }
 
+TEST_CASE("zstd with a window larger than the memory is not called damaged", "[corpus]") {
+  if (std::system("command -v zstd >/dev/null 2>&1") != 0) return;
+  const TempDir folder;
+  const std::string path = folder / "long.txt.zst";
+  REQUIRE(std::system(("yes some words | head -c 1000000 | zstd -q --long=29 -o " + path).c_str()) == 0);
+  const Ran ran = run_tool("tokenize", path + " --tokenizer bytes --threads 1 --out " + (folder / "x"));
+  REQUIRE(ran.status == 0);
+  const Ran small =
+      run_tool("tokenize", path + " --tokenizer bytes --threads 1 --out " + (folder / "y"), "ulimit -v 400000; ");
+  CAPTURE(small.output);
+  REQUIRE(small.status == 1);
+  REQUIRE(contains(small.output, "memory"));
+  REQUIRE_FALSE(contains(small.output, "damaged zstd"));
+}
+
 TEST_CASE("files, folders and globs", "[corpus]") {
   const TempDir folder;
   std::filesystem::create_directories(folder / "sub/.hidden");

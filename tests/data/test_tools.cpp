@@ -269,6 +269,57 @@ TEST_CASE("train_tokenizer: long lines count, the sample is bounded, the result 
   train("d.model", "");
 }
 
+TEST_CASE("train_tokenizer: text without a space, in which the space gets its piece all the same", "[tools]") {
+  const TempDir folder;
+  std::string dna, numbers, chinese, rare;
+  for (unsigned i = 1; dna.size() < 40'000; i = i * 1664525u + 1013904223u) {
+    dna += "ACGT"[i >> 30];
+    numbers += std::to_string(i >> 20) + "\n";
+    chinese += std::string("\xE6\x97") + static_cast<char>(0xA0 + (i >> 28));
+  }
+  rare = chinese + " " + chinese;
+  for (const std::string& text : {dna, numbers, chinese, rare}) {
+    write_text(folder / "in.txt", text);
+    const std::string model = folder / "new/folder/x.model";
+    const Ran ran = run_tool("train_tokenizer", (folder / "in.txt") + " --vocab-size 500 --threads 1 --out " + model);
+    CAPTURE(ran.output);
+    REQUIRE(ran.status == 0);
+    const Tokenizer tokenizer = Tokenizer::open(model);
+    REQUIRE(tokenizer.encode(" ").size() == 1);
+    REQUIRE(tokenizer.decode(tokenizer.encode(" a  b \n")) == " a  b \n");
+    REQUIRE(std::distance(std::filesystem::directory_iterator(folder / "new/folder"), {}) == 1);
+  }
+}
+
+TEST_CASE("train_tokenizer: what must fail fails before the work", "[tools]") {
+  const TempDir folder;
+  write_text(folder / "in.txt", training_text());
+  const auto train = [&](const std::string& more) {
+    return run_tool("train_tokenizer", (folder / "in.txt") + " --vocab-size 400 --threads 1 " + more);
+  };
+  REQUIRE(train("--character-coverage 0.97 --out " + (folder / "x.model")).status == 2);
+  for (const std::string& out : {folder / "in.txt/x.model", folder / ""}) {
+    const Ran ran = train("--out " + out);
+    CAPTURE(ran.output);
+    REQUIRE(ran.status == 1);
+    REQUIRE_FALSE(contains(ran.output, "sample"));
+    REQUIRE(std::count(ran.output.begin(), ran.output.end(), '\n') == 1);
+  }
+}
+
+TEST_CASE("tokenize: a word of megabytes takes no more memory than a short one", "[tools]") {
+  const TempDir folder;
+  std::string word;
+  while (word.size() < 8'000'000) word += "the_quick_brown_fox_";
+  write_text(folder / "in.jsonl", "{\"text\": \"" + word + "\"}\n");
+  const Ran ran = run_tool(
+      "tokenize", (folder / "in.jsonl") + " --threads 1 --tokenizer " + small_model() + " --out " + (folder / "x"),
+      "ulimit -v 600000; ");
+  CAPTURE(ran.output);
+  REQUIRE(ran.status == 0);
+  REQUIRE(documents_of({folder / "x_train_*.bin"}, small_model()) == std::vector<std::string>{word});
+}
+
 TEST_CASE("inspect_shard", "[tools]") {
   const TempDir folder;
   write_text(folder / "in.jsonl", "{\"text\": \"aaab\"}\n{\"text\": \"aac\"}\n");

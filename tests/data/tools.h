@@ -22,9 +22,9 @@ struct Ran {
   std::string output;  // stdout and stderr together
 };
 
-/// `arguments` go through the shell.
-inline Ran run_tool(const std::string& tool, const std::string& arguments) {
-  const std::string command = std::string(kBinaryDir) + "/" + tool + " " + arguments + " 2>&1 </dev/null";
+/// `arguments` go through the shell, after `before`.
+inline Ran run_tool(const std::string& tool, const std::string& arguments, const std::string& before = "") {
+  const std::string command = before + std::string(kBinaryDir) + "/" + tool + " " + arguments + " 2>&1 </dev/null";
   FILE* pipe = popen(command.c_str(), "r");
   if (!pipe) throw std::runtime_error("cannot run " + command);
   Ran ran;
