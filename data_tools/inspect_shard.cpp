@@ -18,6 +18,7 @@ constexpr std::int64_t kBlock = 1 << 16;  // tokens read at once
 struct Options {
   std::vector<std::string> shards;
   std::string tokenizer;
+  Headerless headerless = Headerless::guess;
   std::int64_t vocab_size = 0, top = 20, offset = 0, count = 256;
 };
 
@@ -122,7 +123,7 @@ std::optional<Tokenizer> tokenizer_for(const Shard& shard, const Options& option
 }
 
 void inspect_one(const std::string& path, const Options& options) {
-  const Shard shard(path);
+  const Shard shard(path, options.headerless);
   std::printf("%s: %s, %s tokens, fingerprint %016llx\n", path.c_str(), name_of(shard.format()),
               grouped(shard.tokens()).c_str(), static_cast<unsigned long long>(shard.fingerprint()));
   if (shard.info()) {
@@ -140,6 +141,7 @@ void inspect_one(const std::string& path, const Options& options) {
   if (vocab_size == 0 && tokenizer) vocab_size = tokenizer->vocab_size();
   if (vocab_size == 0 && shard.info()) vocab_size = shard.info()->vocab_size;
   const bool known = vocab_size > 0;
+  shard.check_guess(known ? vocab_size : 65536);
   if (!known) vocab_size = std::int64_t{1} << 31;
   const auto counts = histogram_of(shard, vocab_size);
   print_histogram(shard, counts, tokenizer, options.top);
@@ -182,10 +184,19 @@ int inspect(const Options& options) {
 int main(int argc, char** argv) {
   nsa::data::Options options;
   CLI::App app(
-      "A look into token shards (llm.c uint16 and uint32, headerless uint16, BIN.TOK); exit 1 when one is bad");
+      "A look into token shards (llm.c uint16 and uint32, headerless uint16 and uint32, BIN.TOK); exit 1 when one is "
+      "bad");
   app.add_option("shards", options.shards, "shards or globs of shards")->required();
   app.add_option("--tokenizer", options.tokenizer,
                  "\"bytes\" or a model, to show text; default: the side-car's, if it is at hand");
+  app.add_option(
+         "--headerless", options.headerless,
+         "what a shard without a header is; auto: uint16 if it looks like tokens of the vocabulary, else refused")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, nsa::data::Headerless>{{"auto", nsa::data::Headerless::guess},
+                                                       {"uint16", nsa::data::Headerless::uint16},
+                                                       {"uint32", nsa::data::Headerless::uint32}}))
+      ->default_str("auto");
   app.add_option("--vocab-size", options.vocab_size,
                  "every token must be below this; default: the tokenizer's or the side-car's")
       ->check(CLI::Range(0, 1 << 30));

@@ -163,6 +163,7 @@ class Split {
                          .eot = tokenizer.eot()};
     train_.emplace(options.out + "_train", info, options.shard_tokens);
     if (val_fraction_ > 0) val_.emplace(options.out + "_val", info, options.shard_tokens);
+    if (!train_->warning().empty()) std::fprintf(stderr, "tokenize: warning: %s\n", train_->warning().c_str());
   }
 
   void write(Corpus& corpus, const Batch& batch, TakenTable& taken) {

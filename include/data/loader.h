@@ -32,15 +32,18 @@ class Permutation {
 /// A set of shards seen as sequences.
 class TokenData {
  public:
-  /// Throws one sentence when nothing matches, a shard is bad, its side-car names another vocabulary, or no shard holds
-  /// a single sequence.
-  TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size);
+  /// Throws one sentence when nothing matches, a shard is bad, its side-car names a larger vocabulary, or no shard
+  /// holds a single sequence.
+  TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size,
+            Headerless headerless = Headerless::guess);
   std::int64_t T() const { return T_; }
   std::int64_t sequences() const { return first_.back(); }
   std::int64_t tokens() const;
   std::int64_t skipped_tokens() const;  ///< tails and shards shorter than a sequence
   const std::vector<Shard>& shards() const { return shards_; }
-  void read(std::int64_t sequence, std::int32_t* out) const;  ///< T+1 tokens
+  void read(std::int64_t sequence, std::int32_t* out) const;  ///< T+1 tokens, each checked against the vocabulary
+  /// The largest vocabulary a side-car names: the model's rows from there on are padding. 0 when unknown.
+  std::int64_t vocab_size() const;
   /// Mean bytes of text per token, when every side-car says so; else 0. (bits per byte = loss / ln 2 / bytes_per_token)
   double bytes_per_token() const;
   std::uint64_t tokenizer_hash() const;  ///< 0 when unknown
@@ -49,7 +52,7 @@ class TokenData {
  private:
   std::vector<Shard> shards_;
   std::vector<std::int64_t> first_;  // first sequence of each shard, then the total
-  std::int64_t T_, vocab_size_;
+  std::int64_t T_, model_vocab_;
 };
 
 /// A micro-batch in host memory: inputs (B,T) and targets (B,T), the inputs shifted by one.

@@ -1,5 +1,5 @@
 // Token shards: files of token ids, mapped read-only. Written: llm.c's layout. Read: that, its uint32 variant,
-// headerless uint16 (nanoGPT), BIN.TOK (LLM.Q).
+// headerless uint16 (nanoGPT) and uint32, BIN.TOK (LLM.Q).
 //
 //   llm.c uint16: int32 header[256] = {20240520, 1, count, 0...}, then count uint16        uint32 variant: {20240801,
 //   7, count, ...}, then uint32 BIN.TOK: 1024 bytes = "BIN.TOK\n", int32 {version 1 or 2, bytes per token = 4, count,
@@ -24,8 +24,11 @@ struct ShardInfo {
   std::int64_t vocab_size = 0, eot = -1, documents = 0, text_bytes = 0, tokens = 0;
 };
 
-enum class ShardFormat { llmc_u16, llmc_u32, raw_u16, bin_tok };
+enum class ShardFormat { llmc_u16, llmc_u32, raw_u16, raw_u32, bin_tok };
 const char* name_of(ShardFormat format);
+
+/// What a file without any known header is: uint16 tokens if it looks like them, or what the user says.
+enum class Headerless { guess, uint16, uint32 };
 
 inline constexpr std::int32_t kMagicU16 = 20240520, kMagicU32 = 20240801;  ///< first header word of llm.c's two layouts
 
@@ -36,7 +39,7 @@ class Shard {
  public:
   /// Maps the file, finds its layout, checks header against size. Throws one sentence (missing, empty, truncated,
   /// foreign).
-  explicit Shard(const std::string& path);
+  explicit Shard(const std::string& path, Headerless headerless = Headerless::guess);
   ~Shard();
   Shard(Shard&&) noexcept;
   Shard& operator=(Shard&&) = delete;
@@ -45,14 +48,21 @@ class Shard {
   ShardFormat format() const { return format_; }
   std::int64_t tokens() const { return tokens_; }
   const std::optional<ShardInfo>& info() const { return info_; }
-  /// tokens [begin, begin+n) as int32. Throws naming file, offset and value when a token >= vocab_size.
+  /// Of a headerless file whose layout is a guess: throws when its first megabytes do not look like uint16 tokens of
+  /// this vocabulary, saying how the guess is overruled.
+  void check_guess(std::int64_t vocab_size) const;
+  /// tokens [begin, begin+n) as int32. Throws naming file, offset and value when a token >= vocab_size, and when the
+  /// file has become shorter since it was opened.
   void read(std::int64_t begin, std::int64_t n, std::int32_t* out, std::int64_t vocab_size) const;
   /// Identity for resume: XXH3 of size, header and a sample of pages spread over the file (whole file when small).
   std::uint64_t fingerprint() const;
 
  private:
   void find_layout();
+  void no_header();
+  void copy(void* to, const unsigned char* from, std::size_t bytes) const;
   std::string path_;
+  Headerless headerless_ = Headerless::guess;
   ShardFormat format_ = ShardFormat::raw_u16;
   std::int64_t tokens_ = 0;
   std::int64_t header_vocab_ = 0;        // 0: the header does not say

@@ -8,17 +8,19 @@
 #include <vector>
 
 #include "core/file.h"
+#include "core/file_lock.h"
 #include "data/shard.h"
 
 namespace nsa::data {
 
 /// Writes shards PREFIX_000000.bin, ... of at most `max_tokens` each with their side-cars; uint16 when vocab_size <=
 /// 65536, else uint32. Everything is written under temporary names; finish() renames all, so that a run that fails or
-/// is interrupted leaves nothing. A document may span shards: it is counted in the shard that holds its eot, and its
+/// is interrupted leaves nothing. Two writers of one prefix: the second is refused, and where the file system has no
+/// locks the one that finishes last. A document may span shards: it is counted in the shard that holds its eot, and its
 /// bytes where they are. Every error names the path and the reason.
 class ShardWriter {
  public:
-  /// Throws when the folder cannot be written or shards of this prefix exist already.
+  /// Throws when the folder cannot be written, shards of this prefix exist already, or another process is writing them.
   ShardWriter(std::string prefix, ShardInfo info, std::int64_t max_tokens);
   ~ShardWriter();  // removes what was not finished
   ShardWriter(const ShardWriter&) = delete;
@@ -32,6 +34,7 @@ class ShardWriter {
   std::int64_t tokens() const { return total_.tokens; }
   std::int64_t documents() const { return total_.documents; }
   std::int64_t text_bytes() const { return total_.text_bytes; }
+  const std::string& warning() const { return lock_->warning(); }   ///< why there is no lock, in a sentence; or ""
   const std::vector<std::string>& files() const { return files_; }  ///< final names of the shards
 
  private:
@@ -47,6 +50,7 @@ class ShardWriter {
   std::int64_t max_tokens_;
   int width_;
   ShardInfo total_, current_;  // counts
+  std::optional<FileLock> lock_;
   std::vector<std::string> files_;
   std::vector<ShardInfo> infos_;       // of closed shards
   std::vector<unsigned char> buffer_;  // not yet written

@@ -3,22 +3,19 @@
 
 #include <string>
 
+#include "core/file_lock.h"
+
 namespace nsa {
 
-/// flock on run_dir/lock, which holds the pid for the message. Throws when another live process has it. A file system
-/// without locks is a warning, not a refusal.
+/// A lock on run_dir/lock; the folder is made if need be.
 class RunLock {
  public:
   explicit RunLock(const std::string& run_dir);
-  ~RunLock();
-  RunLock(const RunLock&) = delete;
-  RunLock& operator=(const RunLock&) = delete;
   /// Why the folder is not locked, in a sentence; "" when it is.
-  const std::string& warning() const { return warning_; }
+  const std::string& warning() const { return lock_.warning(); }
 
  private:
-  int fd_ = -1;
-  std::string warning_;
+  FileLock lock_;
 };
 
 }  // namespace nsa

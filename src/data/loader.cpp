@@ -32,8 +32,9 @@ std::int64_t Permutation::operator()(std::int64_t i) const {
   return static_cast<std::int64_t>(x);
 }
 
-TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size)
-    : T_(T), vocab_size_(vocab_size) {
+TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std::int64_t vocab_size,
+                     Headerless headerless)
+    : T_(T), model_vocab_(vocab_size) {
   NSA_CHECK(T >= 1, "data: sequence length {} is not positive", T);
   NSA_CHECK(!globs.empty(), "data: no shards given");
   first_.push_back(0);
@@ -42,14 +43,15 @@ TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std:
   std::vector<std::string> files = expand_globs(globs);
   shards_.reserve(files.size());  // with_hash points into it
   for (const std::string& file : files) {
-    const Shard& shard = shards_.emplace_back(file);
+    const Shard& shard = shards_.emplace_back(file, headerless);
+    shard.check_guess(vocab_size);
     first_.push_back(first_.back() + std::max<std::int64_t>(0, shard.tokens() - 1) / T);
     longest = std::max(longest, shard.tokens());
     if (!shard.info()) continue;
     const ShardInfo& info = *shard.info();
-    NSA_CHECK(info.vocab_size == vocab_size,
-              "shard {}: made for a vocabulary of {}, but the model's is {}: set model.vocab_size, or make the shards "
-              "with the model's tokenizer",
+    NSA_CHECK(info.vocab_size <= vocab_size,
+              "shard {}: made for a vocabulary of {}, but the model's is {}: set model.vocab_size to at least that, or "
+              "make the shards with the model's tokenizer",
               file, info.vocab_size, vocab_size);
     if (info.tokenizer_hash == 0) continue;
     if (with_hash && with_hash->info()->tokenizer_hash != info.tokenizer_hash) {
@@ -88,7 +90,17 @@ void TokenData::read(std::int64_t sequence, std::int32_t* out) const {
   // The last shard that starts at or before it; shards without a sequence share their start with the next one.
   const auto s =
       static_cast<std::size_t>(std::upper_bound(first_.begin(), first_.end(), sequence) - first_.begin() - 1);
-  shards_[s].read((sequence - first_[s]) * T_, T_ + 1, out, vocab_size_);
+  const Shard& shard = shards_[s];
+  const std::int64_t own = shard.info() ? shard.info()->vocab_size : 0;  // padding of the model is no token
+  shard.read((sequence - first_[s]) * T_, T_ + 1, out, own > 0 ? own : model_vocab_);
+}
+
+std::int64_t TokenData::vocab_size() const {
+  std::int64_t largest = 0;
+  for (const Shard& shard : shards_) {
+    if (shard.info()) largest = std::max(largest, shard.info()->vocab_size);
+  }
+  return largest;
 }
 
 double TokenData::bytes_per_token() const {

@@ -9,16 +9,19 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 
 #include "core/check.h"
 #include "core/file.h"
+#include "core/guarded_copy.h"
+#include "data/content.h"
+#include "data/headerless.h"
 
 namespace nsa::data {
 namespace {
@@ -32,18 +35,7 @@ std::int32_t header_word(const unsigned char* map, std::size_t i) {
   return word;
 }
 
-/// What a file that is no shard most likely is, "" when nothing speaks against token ids.
-std::string foreign_content(const unsigned char* map, std::size_t size) {
-  const std::string_view head(reinterpret_cast<const char*>(map), std::min<std::size_t>(size, 4096));
-  if (head.substr(0, 2) == "\x1f\x8b") return "gzip-compressed data";
-  if (head.substr(0, 4) == "\x28\xb5\x2f\xfd") return "zstd-compressed data";
-  if (head.substr(0, 6) == "\x93NUMPY") return "a NumPy array";
-  if (head.substr(0, 4) == "PK\x03\x04") return "a zip archive";
-  // As uint16 these would be tokens whose two bytes are both printable, thousands in a row.
-  const bool printable = std::all_of(
-      head.begin(), head.end(), [](unsigned char c) { return std::isprint(c) || c == '\n' || c == '\r' || c == '\t'; });
-  return printable && head.size() >= 16 ? "text" : "";
-}
+constexpr const char* kOverrule = "data.headerless (of inspect_shard: --headerless) = uint16 or uint32 says what it is";
 
 std::optional<ShardInfo> read_side_car(const std::string& shard) {
   const std::string path = side_car_of(shard);
@@ -66,12 +58,14 @@ std::optional<ShardInfo> read_side_car(const std::string& shard) {
   }
 }
 
+/// In place, from the back: n tokens of type T at the beginning of `out` become int32. The highest of them.
 template <class T>
-std::int64_t widen(const unsigned char* from, std::int64_t n, std::int32_t* out) {
+std::int64_t widen(std::int64_t n, std::int32_t* out) {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(out);
   std::uint32_t highest = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
+  for (std::int64_t i = n - 1; i >= 0; --i) {
     T token;
-    std::memcpy(&token, from + static_cast<std::size_t>(i) * sizeof(T), sizeof(T));
+    std::memcpy(&token, bytes + static_cast<std::size_t>(i) * sizeof(T), sizeof(T));
     highest = std::max<std::uint32_t>(highest, token);
     out[i] = static_cast<std::int32_t>(token);
   }
@@ -85,12 +79,47 @@ const char* name_of(ShardFormat format) {
     case ShardFormat::llmc_u16: return "llm.c uint16";
     case ShardFormat::llmc_u32: return "llm.c uint32";
     case ShardFormat::raw_u16: return "headerless uint16";
+    case ShardFormat::raw_u32: return "headerless uint32";
     case ShardFormat::bin_tok: return "BIN.TOK";
   }
   return "?";
 }
 
 std::string side_car_of(const std::string& shard) { return shard + ".json"; }
+
+void Shard::copy(void* to, const unsigned char* from, std::size_t bytes) const {
+  NSA_CHECK(guarded_copy(to, from, bytes),
+            "shard {}: had {} bytes when it was opened and no longer has bytes {} to {}: it was made shorter "
+            "meanwhile, or its disk cannot be read",
+            path_, size_, from - map_, from - map_ + static_cast<std::ptrdiff_t>(bytes));
+}
+
+void Shard::no_header() {
+  width_ = headerless_ == Headerless::uint32 ? 4 : 2;
+  format_ = width_ == 4 ? ShardFormat::raw_u32 : ShardFormat::raw_u16;
+  data_ = map_;
+  tokens_ = static_cast<std::int64_t>(size_) / width_;
+  if (headerless_ == Headerless::guess) {
+    std::string head(std::min(size_, kHeadBytes), '\0');
+    copy(head.data(), map_, head.size());
+    const std::string foreign = foreign_content(head);
+    NSA_CHECK(foreign.empty(), "shard {}: this is {}, not token ids; the tool `tokenize` makes shards from text ({})",
+              path_, foreign, kOverrule);
+  }
+  NSA_CHECK(size_ % static_cast<std::size_t>(width_) == 0,
+            "shard {}: no known header and an odd size of {} bytes, so not headerless uint{} tokens either: "
+            "truncated or not a shard",
+            path_, size_, 8 * width_);
+}
+
+void Shard::check_guess(std::int64_t vocab_size) const {
+  constexpr std::int64_t kFirst = 2 << 20;  // tokens
+  if (format_ != ShardFormat::raw_u16 || headerless_ != Headerless::guess) return;
+  std::vector<std::uint16_t> tokens(static_cast<std::size_t>(std::min(tokens_, kFirst)));
+  copy(tokens.data(), data_, 2 * tokens.size());
+  const std::string why = unlike_tokens(tokens, vocab_size);
+  NSA_CHECK(why.empty(), "shard {}: no known header, and as headerless uint16 tokens {}: {}", path_, why, kOverrule);
+}
 
 void Shard::find_layout() {
   const auto check_version = [&](std::int32_t got, std::int32_t lowest, std::int32_t highest) {
@@ -104,17 +133,7 @@ void Shard::find_layout() {
   } else if (first == kMagicU16 || first == kMagicU32) {
     format_ = first == kMagicU16 ? ShardFormat::llmc_u16 : ShardFormat::llmc_u32;
   } else {
-    format_ = ShardFormat::raw_u16;
-    const std::string foreign = foreign_content(map_, size_);
-    NSA_CHECK(foreign.empty(), "shard {}: this is {}, not token ids; the tool `tokenize` makes shards from text", path_,
-              foreign);
-    NSA_CHECK(size_ % 2 == 0,
-              "shard {}: no known header and an odd size of {} bytes, so not headerless uint16 tokens either: "
-              "truncated or not a shard",
-              path_, size_);
-    tokens_ = static_cast<std::int64_t>(size_ / 2);
-    data_ = map_;
-    return;
+    return no_header();
   }
   NSA_CHECK(size_ >= kHeaderBytes, "shard {}: truncated: {} bytes, but its {} header alone takes {}", path_, size_,
             name_of(format_), kHeaderBytes);
@@ -146,7 +165,7 @@ void Shard::find_layout() {
             path_, tokens_, expected, size);
 }
 
-Shard::Shard(const std::string& path) : path_(path) {
+Shard::Shard(const std::string& path, Headerless headerless) : path_(path), headerless_(headerless) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   NSA_CHECK(fd >= 0, "shard {}: cannot be opened: {}", path, std::strerror(errno));
   struct stat status {};
@@ -184,6 +203,7 @@ Shard::~Shard() {
 
 Shard::Shard(Shard&& other) noexcept
     : path_(std::move(other.path_)),
+      headerless_(other.headerless_),
       format_(other.format_),
       tokens_(other.tokens_),
       header_vocab_(other.header_vocab_),
@@ -196,8 +216,8 @@ Shard::Shard(Shard&& other) noexcept
 void Shard::read(std::int64_t begin, std::int64_t n, std::int32_t* out, std::int64_t vocab_size) const {
   NSA_CHECK(begin >= 0 && n >= 0 && begin <= tokens_ - n, "shard {}: tokens {} to {} asked for, but it has {}", path_,
             begin, begin + n, tokens_);
-  const unsigned char* from = data_ + begin * width_;
-  const std::int64_t highest = width_ == 2 ? widen<std::uint16_t>(from, n, out) : widen<std::uint32_t>(from, n, out);
+  copy(out, data_ + begin * width_, static_cast<std::size_t>(n * width_));
+  const std::int64_t highest = width_ == 2 ? widen<std::uint16_t>(n, out) : widen<std::uint32_t>(n, out);
   if (n == 0 || highest < vocab_size) return;
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t token = static_cast<std::uint32_t>(out[i]);
@@ -210,20 +230,22 @@ void Shard::read(std::int64_t begin, std::int64_t n, std::int32_t* out, std::int
 
 std::uint64_t Shard::fingerprint() const {
   constexpr std::size_t kWhole = 1 << 20, kPage = 4096, kPages = 64;
-  XXH3_state_t* state = XXH3_createState();
-  XXH3_64bits_reset(state);
+  std::vector<unsigned char> sample(std::min(size_, kWhole));
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+  XXH3_64bits_reset(state.get());
+  const auto update = [&](const unsigned char* from, std::size_t bytes) {
+    copy(sample.data(), from, bytes);
+    XXH3_64bits_update(state.get(), sample.data(), bytes);
+  };
   const std::uint64_t size = size_;
-  XXH3_64bits_update(state, &size, sizeof(size));
+  XXH3_64bits_update(state.get(), &size, sizeof(size));
   if (size_ <= kWhole) {
-    XXH3_64bits_update(state, map_, size_);
+    update(map_, size_);
   } else {
-    XXH3_64bits_update(state, map_, kHeaderBytes);
-    for (std::size_t i = 0; i < kPages; ++i)
-      XXH3_64bits_update(state, map_ + (size_ - kPage) * i / (kPages - 1), kPage);
+    update(map_, kHeaderBytes);
+    for (std::size_t i = 0; i < kPages; ++i) update(map_ + (size_ - kPage) * i / (kPages - 1), kPage);
   }
-  const std::uint64_t digest = XXH3_64bits_digest(state);
-  XXH3_freeState(state);
-  return digest;
+  return XXH3_64bits_digest(state.get());
 }
 
 std::vector<std::string> expand_globs(const std::vector<std::string>& globs) {

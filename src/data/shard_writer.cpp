@@ -21,8 +21,15 @@ constexpr std::size_t kBufferBytes = 1 << 22;
 
 std::string temporary(const std::string& file) { return fmt::format("{}.tmp-{}", file, ::getpid()); }
 
+/// Never over another file: that would be somebody's result.
 void rename_or_fail(const std::string& from, const std::string& to) {
-  NSA_CHECK(std::rename(from.c_str(), to.c_str()) == 0, "cannot rename {} to {}: {}", from, to, std::strerror(errno));
+  int error = ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0 ? 0 : errno;
+  if (error == EINVAL || not_supported(error)) {  // a file system that cannot promise it
+    error = std::filesystem::exists(to) ? EEXIST : std::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+  }
+  NSA_CHECK(error != EEXIST, "{} exists by now: another process wrote it meanwhile, and nothing of this one is kept",
+            to);
+  NSA_CHECK(error == 0, "cannot rename {} to {}: {}", from, to, std::strerror(error));
 }
 
 void write_side_car(const std::string& path, const ShardInfo& info) {
@@ -50,13 +57,17 @@ ShardWriter::ShardWriter(std::string prefix, ShardInfo info, std::int64_t max_to
             max_tokens_);
   NSA_CHECK(info_.eot >= 0 && info_.eot < info_.vocab_size,
             "shards {}: end of text is token {}, outside the vocabulary of {}", prefix_, info_.eot, info_.vocab_size);
-  const std::string first = fmt::format("{}_{:06}.bin", prefix_, 0);
-  NSA_CHECK(!std::filesystem::exists(first),
-            "shards {}: {} exists already, and a new set may be shorter: remove the old files ({}_*.bin*) or give "
-            "another name",
-            prefix_, first, prefix_);
   const std::filesystem::path folder = std::filesystem::path(prefix_).parent_path();
   if (!folder.empty()) make_folders(folder.string());
+  lock_.emplace(prefix_ + ".lock", "shards " + prefix_, "wait for it, stop it, or give these another name");
+  lock_->leave_nothing();
+  const std::string first = fmt::format("{}_{:06}.bin", prefix_, 0);
+  for (const std::string& file : {first, side_car_of(first)}) {
+    NSA_CHECK(!std::filesystem::exists(file),
+              "shards {}: {} exists already, and a new set may be shorter: remove the old files ({}_*.bin*) or give "
+              "another name",
+              prefix_, file, prefix_);
+  }
   open_shard();  // now rather than after an hour of work: the folder may not be writable
 }
 
@@ -157,9 +168,18 @@ void ShardWriter::document(const std::vector<std::int32_t>& tokens, std::int64_t
 
 void ShardWriter::finish() {
   if (file_) close_shard();
-  // Side-cars first: a shard that can be seen is complete.
-  for (const std::string& file : files_) rename_or_fail(temporary(side_car_of(file)), side_car_of(file));
-  for (const std::string& file : files_) rename_or_fail(temporary(file), file);
+  std::vector<std::string> renamed;
+  const auto rename = [&](const std::string& file) {
+    rename_or_fail(temporary(file), file);
+    renamed.push_back(file);
+  };
+  try {  // side-cars first: a shard that can be seen is complete
+    for (const std::string& file : files_) rename(side_car_of(file));
+    for (const std::string& file : files_) rename(file);
+  } catch (...) {
+    for (const std::string& file : renamed) ::unlink(file.c_str());
+    throw;
+  }
   const std::string folder = std::filesystem::path(prefix_).parent_path().string();
   sync_folder(folder.empty() ? "." : folder);
 }

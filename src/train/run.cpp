@@ -125,7 +125,7 @@ std::string prepared_dir(const Config& config, const RunOptions& options) {
 
 std::optional<data::TokenData> open_val(const Config& config) {
   if (config.data.val.empty()) return std::nullopt;
-  return data::TokenData(config.data.val, config.data.sequence_length, config.model.vocab_size);
+  return data::TokenData(config.data.val, config.data.sequence_length, config.model.vocab_size, config.data.headerless);
 }
 
 std::optional<data::Tokenizer> open_tokenizer(const Config& config, const data::TokenData& data) {
@@ -147,7 +147,7 @@ std::optional<data::Tokenizer> open_tokenizer(const Config& config, const data::
 Run::Run(const Config& config, const RunOptions& options)
     : config_(config),
       options_(options),
-      train_data_(config.data.train, config.data.sequence_length, config.model.vocab_size),
+      train_data_(config.data.train, config.data.sequence_length, config.model.vocab_size, config.data.headerless),
       val_data_(open_val(config)),
       tokenizer_(open_tokenizer(config, train_data_)),
       dir_(prepared_dir(config, options)),

@@ -189,6 +189,17 @@ TEST_CASE("data that cannot be trained on is refused", "[loader]") {
   REQUIRE(contains(vocabulary, "60000"));
   REQUIRE(contains(vocabulary, "50257"));
 
+  const TokenData padded({small}, 4, 60032);  // more rows in the model than tokens in the shards
+  REQUIRE(padded.vocab_size() == 60000);
+  std::vector<std::int32_t> sequence(5);
+  padded.read(0, sequence.data());
+  REQUIRE(sequence[4] == 4);
+  std::string damaged = read_file(small);
+  damaged[1024] = damaged[1025] = static_cast<char>(0xEA);  // 60138: a row of the model, but none of the tokens
+  write_text(small, damaged);
+  REQUIRE(contains(error_of([&] { padded.read(0, sequence.data()); }), "outside the vocabulary of 60000"));
+  write_text(small, damaged.replace(1024, 2, 2, '\0'));
+
   // A shard without side-car shows its tokens only when they are read: file and offset are named.
   std::filesystem::remove(side_car_of(small));
   const TokenData data({small}, 4, 3);
@@ -198,6 +209,7 @@ TEST_CASE("data that cannot be trained on is refused", "[loader]") {
   REQUIRE(contains(message, "token 3 at offset 3 is outside the vocabulary of 3"));
   REQUIRE(data.bytes_per_token() == 0);
   REQUIRE(data.tokenizer_hash() == 0);
+  REQUIRE(data.vocab_size() == 0);
 
   const std::string one = make_shard(folder / "one", 0, 50);
   std::string side_car = read_file(side_car_of(one));

@@ -1,7 +1,11 @@
 #include "data/shard_writer.h"
 
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstring>
-#include <numeric>
+#include <thread>
 
 #include "tools.h"
 
@@ -100,6 +104,91 @@ TEST_CASE("bad shards are one sentence with the path", "[shard]") {
   REQUIRE(contains(error_of([&] { Shard shard(folder / ""); }), "folder"));
 }
 
+TEST_CASE("what a file without a header is not", "[shard]") {
+  const TempDir folder;
+  const std::string path = folder / "x.bin";
+  std::uint64_t state = 1;
+  const auto random = [&](std::uint64_t below) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<std::int32_t>((state >> 33) % below);
+  };
+  const auto many = [&](std::size_t n, std::uint64_t below) {  // small ids are frequent, as in a text
+    std::vector<std::int32_t> tokens(n);
+    for (std::int32_t& token : tokens) token = std::min(random(below), random(below));
+    return tokens;
+  };
+  const auto said = [&](const std::string& content, std::int64_t vocab_size, Headerless as = Headerless::guess) {
+    write_text(path, content);
+    return error_of([&] {
+      const Shard shard(path, as);
+      shard.check_guess(vocab_size);
+    });
+  };
+  for (const std::int64_t V : {257, 1000, 50257, 65536}) {
+    for (const std::size_t n : {std::size_t{4}, std::size_t{100}, std::size_t{3000}, std::size_t{200'000}}) {
+      CAPTURE(V, n);
+      const auto tokens = many(n, static_cast<std::uint64_t>(V));
+      CHECK(said(body<std::uint16_t>(tokens), V) == "");
+      if (n < 100) continue;
+      for (const std::string& wide : {body<std::uint32_t>(tokens), body<std::int64_t>(tokens)}) {
+        const std::string message = said(wide, V);
+        CHECK(contains(message, "wider numbers"));
+        CHECK(contains(message, path));
+        CHECK(contains(message, "data.headerless"));
+        CHECK(said(wide, V, Headerless::uint16) == "");
+      }
+    }
+  }
+  std::string floats;
+  for (int i = 0; i < 20'000; ++i) {
+    const float x = static_cast<float>(random(2'000'001) - 1'000'000) / 1e6f;
+    floats.append(reinterpret_cast<const char*>(&x), sizeof x);
+  }
+  CHECK(contains(said(floats, 65536), "float32"));
+  CHECK(contains(said(body<std::uint16_t>(many(100, 100)), 65537), "cannot hold a vocabulary of 65537"));
+  CHECK(contains(said(body<std::uint16_t>({1, 2, 300, 4}), 300), "number 2 is 300, outside the vocabulary of 300"));
+  std::string noise(1 << 16, '\0');
+  for (char& c : noise) c = static_cast<char>(random(256));
+  noise[0] = 0;
+  CHECK(contains(said(noise, 50257), "outside the vocabulary"));
+  CHECK(contains(said(noise, 65536), "equally frequent"));
+  for (const auto& [content, what] : std::vector<std::pair<std::string, std::string>>{
+           {std::string("\xFD\x37zXZ\0", 6) + noise, "xz-compressed data"},
+           {"\xFF\xD8\xFF\xE0" + noise, "a JPEG image"},
+           {std::string("\x40\0\0\0\0\0\0\0{\"w\"", 12) + noise, "a safetensors file"},
+           {"Gr\xC3\xBC\xC3\x9F"
+            "e aus \xE6\x97\xA5\xE6\x9C\xAC\n",
+            "text"},
+           {std::string(100'000, 'w'), "text"}}) {
+    CHECK(contains(said(content, 65536), "this is " + what));
+  }
+  const std::vector<std::int32_t> large{0, 70000, 3};
+  write_text(path, body<std::uint32_t>(large));
+  const Shard shard(path, Headerless::uint32);
+  CHECK(shard.format() == ShardFormat::raw_u32);
+  CHECK(all_of(shard) == large);
+  CHECK(contains(said("\1\2\3\4\5\6", 10, Headerless::uint32), "odd size of 6 bytes"));
+}
+
+TEST_CASE("a shard that becomes shorter while it is read is an error with its name", "[shard]") {
+  const TempDir folder;
+  const std::string path = folder / "x.bin";
+  write_text(path, header({20240520, 1, 1 << 20}) + std::string(2 << 20, '\3'));
+  const Shard shard(path);
+  std::vector<std::int32_t> out(4000);
+  shard.read(1'000'000, 4000, out.data(), 1000);
+  std::filesystem::resize_file(path, 100'000);
+  for (int again = 0; again < 3; ++again) {
+    const std::string message = error_of([&] { shard.read(1'000'000, 4000, out.data(), 1000); });
+    REQUIRE(contains(message, path));
+    REQUIRE(contains(message, "no longer has bytes 2001024 to 2009024"));
+  }
+  REQUIRE(contains(error_of([&] { shard.fingerprint(); }), path));
+  std::thread([&] { REQUIRE(contains(error_of([&] { shard.read(1'000'000, 1, out.data(), 1000); }), path)); }).join();
+  shard.read(0, 4000, out.data(), 1000);  // what is still there
+  REQUIRE(out[3999] == 0x0303);
+}
+
 TEST_CASE("a token beyond the vocabulary names file, offset and value", "[shard]") {
   const TempDir folder;
   const std::string path = folder / "x.bin";
@@ -183,6 +272,34 @@ TEST_CASE("writers refuse what would go wrong later", "[shard]") {
   REQUIRE(contains(refused(folder / "y", std::int64_t{1} << 31), "2147483648"));
   write_text(folder / "file", "x");
   REQUIRE(contains(refused(folder / "file/x", 3), folder / "file"));
+}
+
+TEST_CASE("two writers of one prefix: the second is refused", "[shard]") {
+  const TempDir folder;
+  const auto second = [&] { return error_of([&] { ShardWriter(folder / "x", kInfo, 3); }); };
+  {
+    ShardWriter writer(folder / "x", kInfo, 3);
+    writer.document({1, 2, 3, 4}, 4);
+    REQUIRE(contains(second(), "shards " + (folder / "x") + " is in use by process " + std::to_string(getpid())));
+    REQUIRE(error_of([&] { ShardWriter(folder / "y", kInfo, 3); }).empty());
+    // Without locks, the one that finishes last must not write over the other's result.
+    write_text(folder / "x_000001.bin", "somebody's");
+    REQUIRE(contains(error_of([&] { writer.finish(); }), "exists by now"));
+  }
+  REQUIRE(files_in(folder) == 1);
+  REQUIRE(read_file(folder / "x_000001.bin") == "somebody's");
+  std::filesystem::remove(folder / "x_000001.bin");
+  // The lock of a holder that was killed is free.
+  const pid_t child = fork();
+  if (child == 0) {
+    new ShardWriter(folder / "x", kInfo, 3);
+    raise(SIGKILL);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  REQUIRE(std::filesystem::exists(folder / "x.lock"));
+  REQUIRE(second().empty());
+  REQUIRE_FALSE(std::filesystem::exists(folder / "x.lock"));
 }
 
 TEST_CASE("a side-car that does not fit is refused", "[shard]") {
