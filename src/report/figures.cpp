@@ -20,6 +20,15 @@ Axis x_axis(XAxis axis) {
   return {"step", Unit::count};
 }
 
+Chart chart_of(const std::string& id, const std::string& title, XAxis axis, const Axis& y) {
+  Chart chart;
+  chart.id = id;
+  chart.title = title;
+  chart.x = x_axis(axis);
+  chart.y = y;
+  return chart;
+}
+
 Layer layer(Layer::Kind kind, std::size_t style, const std::string& name) {
   Layer l;
   l.kind = kind;
@@ -288,11 +297,7 @@ Chart difference_chart(const Comparison& c) {
 }
 
 Chart norm_chart(const Comparison& c) {
-  Chart chart;
-  chart.id = "norm";
-  chart.title = "Gradient norm";
-  chart.x = x_axis(XAxis::step);
-  chart.y = {"gradient norm before clipping", Unit::plain};
+  Chart chart = chart_of("norm", "Gradient norm", XAxis::step, {"gradient norm before clipping", Unit::plain});
   chart.y.log = true;
   for (std::size_t g = 0; g < c.groups.size(); ++g) {
     Layer rug = layer(Layer::Kind::rug, g, c.groups[g].name);
@@ -323,14 +328,10 @@ Chart norm_chart(const Comparison& c) {
 }
 
 Chart lr_chart(const Comparison& c) {
-  Chart chart;
-  chart.id = "lr";
-  chart.title = "Learning rate";
-  chart.x = x_axis(XAxis::step);
-  chart.y = {"learning rate", Unit::plain};
+  Chart chart = chart_of("lr", "Learning rate", XAxis::step, {"learning rate", Unit::plain});
   for (std::size_t g = 0; g < c.groups.size(); ++g) {
     Layer line = layer(Layer::Kind::line, g, c.groups[g].name);
-    for (const Bucket& bucket : c.groups[g].runs[0]->buckets) {
+    for (const Bucket& bucket : c.groups[g].shown()[0]->buckets) {
       if (!std::isfinite(bucket.lr)) continue;
       line.x.push_back(bucket.step);
       line.y.push_back(bucket.lr);
@@ -355,19 +356,17 @@ std::vector<Chart> gate_charts(const Group& group, int index) {
   std::vector<Chart> charts;
   constexpr const char* kBranches[3] = {"compressed", "selected", "window"};
   for (std::size_t branch = 0; branch < 3 && layers > 0; ++branch) {
-    Chart chart;
-    chart.id = fmt::format("gate-{}-{}", index, branch);
-    chart.title = fmt::format("{}: gate of the {} branch", group.name, kBranches[branch]);
-    chart.x = x_axis(XAxis::step);
-    chart.y = {"mean gate", Unit::plain, 0, 1};
+    Chart chart = chart_of(fmt::format("gate-{}-{}", index, branch),
+                           fmt::format("{}: gate of the {} branch", group.name, kBranches[branch]), XAxis::step,
+                           {"mean gate", Unit::plain, 0, 1});
     for (std::size_t l = 0; l < layers; ++l) {
       Layer line = layer(Layer::Kind::line, 0, fmt::format("layer {}", l));
       line.colour = ordered_colour(layers > 1 ? static_cast<double>(l) / static_cast<double>(layers - 1) : 0);
       line.end_label = line.name;
-      for (const GateRecord& gate : group.runs[0]->gates) {
+      for (const GateRecord& gate : group.shown()[0]->gates) {
         double sum = 0;
         std::size_t n = 0;
-        for (const History* run : group.runs) {
+        for (const History* run : group.shown()) {
           const auto it = std::lower_bound(run->gates.begin(), run->gates.end(), gate.step,
                                            [](const GateRecord& r, double step) { return r.step < step; });
           if (it == run->gates.end() || it->step != gate.step || l >= it->layers.size()) continue;
