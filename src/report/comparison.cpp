@@ -173,7 +173,8 @@ void add_measure_notes(Comparison& c, const std::vector<History>& runs) {
         "other, and bits per byte is missing. It is recorded when data.tokenizer is given and data.val validated.");
   } else {
     c.notes.push_back(
-        "The runs have different tokenizers: their losses are compared in bits per byte of text, never per token.");
+        "The runs have different tokenizers: their losses are compared in bits per byte, never per token. Whether they "
+        "were validated on the same text is not known here.");
     note_runs(c, runs, "Training losses turned into bits per byte with the bytes per token of the validation text",
               [&](const History& r) { return knows(r) && !(r.info.bytes_per_token > 0); });
     note_runs(c, runs, "Part of the validation text, another one for each tokenizer (eval.batches)",
