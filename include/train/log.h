@@ -20,6 +20,8 @@ struct RunRecord {
   double flops_per_token = 0;  ///< also what share_of_peak is computed from
   double peak_gflops = 0;      ///< 0: not measured; share_of_peak is then absent
   std::int64_t memory_bytes = 0;
+  std::uint64_t tokenizer_hash = 0;  ///< 0: not known
+  double bytes_per_token = 0;        ///< of the training text; 0: not known
   std::int64_t resumed_from = 0;  ///< 0: a new run
 };
 

@@ -1,5 +1,7 @@
 #include "train/metrics.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -37,18 +39,21 @@ Speed speed_of(const StepRecord& step, const RunRecord& run) {
 }
 
 std::string json_line(const RunRecord& r) {
-  return line_of({{"type", "run"},
-                  {"version", version()},
-                  {"commit", commit()},
-                  {"command", r.command},
-                  {"machine", machine_name()},
-                  {"date", now_utc()},
-                  {"config", Json::parse(r.config, nullptr, false)},
-                  {"parameters", r.parameters},
-                  {"flops_per_token", r.flops_per_token},
-                  {"peak_gflops", r.peak_gflops},
-                  {"memory_bytes", r.memory_bytes},
-                  {"resumed_from", r.resumed_from}});
+  Json record{{"type", "run"},
+              {"version", version()},
+              {"commit", commit()},
+              {"command", r.command},
+              {"machine", machine_name()},
+              {"date", now_utc()},
+              {"config", Json::parse(r.config, nullptr, false)},
+              {"parameters", r.parameters},
+              {"flops_per_token", r.flops_per_token},
+              {"peak_gflops", r.peak_gflops},
+              {"memory_bytes", r.memory_bytes}};
+  if (r.tokenizer_hash) record["tokenizer_hash"] = fmt::format("{:016x}", r.tokenizer_hash);
+  if (r.bytes_per_token > 0) record["bytes_per_token"] = r.bytes_per_token;
+  record["resumed_from"] = r.resumed_from;
+  return line_of(record);
 }
 
 std::string json_line(const StepRecord& r, const Speed& speed) {

@@ -210,6 +210,8 @@ void Run::say_start() {
   record.flops_per_token = flops_per_token(config_.model, config_.data.sequence_length).training();
   record.peak_gflops = measure_fma_gflops(dev_.threads);
   record.memory_bytes = static_cast<std::int64_t>(plan_.bytes());
+  record.tokenizer_hash = tokenizer_ ? tokenizer_->hash() : train_data_.tokenizer_hash();
+  record.bytes_per_token = train_data_.bytes_per_token();
   record.resumed_from = resumed_from_;
   log_.start(record);
   log_.info(fmt::format("ready after {:.0f} ms ({} {:.0f} ms)", seconds_since(started_) * 1e3,

@@ -46,6 +46,8 @@ RunRecord run_record(std::int64_t resumed_from) {
   r.parameters = 1000;
   r.flops_per_token = 1e6;
   r.peak_gflops = 10;
+  r.tokenizer_hash = 0xab;
+  r.bytes_per_token = 4.5;
   r.resumed_from = resumed_from;
   return r;
 }
@@ -96,6 +98,9 @@ TEST_CASE("metrics.jsonl has the documented fields, and null for what is not fin
   for (const char* field : {"version", "commit", "command", "machine", "date"}) CHECK(r[0][field].is_string());
   CHECK(r[0]["config"]["model"]["hidden_size"] == 64);
   CHECK(r[0]["parameters"] == 1000);
+  CHECK(r[0]["tokenizer_hash"] == "00000000000000ab");
+  CHECK(r[0]["bytes_per_token"] == 4.5);
+  CHECK(json_line(RunRecord{}).find("tokenizer_hash") == std::string::npos);
   CHECK(r[0]["resumed_from"] == 0);
   CHECK(r[1]["step"] == 1);
   CHECK(r[1]["tokens"] == 64);
