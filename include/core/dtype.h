@@ -43,4 +43,11 @@ struct dtype_of<std::int32_t> {
   static constexpr DType value = DType::i32;
 };
 
+/// f<T>() with T = float or bf16: the one switch over element types, at a kernel's launch (DESIGN law 8).
+///     dispatch_type(x.dtype, [&]<class T>() { launch(x.raw<T>()); });
+template <class F>
+decltype(auto) dispatch_type(DType type, F&& f) {
+  return type == DType::bf16 ? f.template operator()<bf16>() : f.template operator()<float>();
+}
+
 }  // namespace nsa

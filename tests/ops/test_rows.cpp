@@ -1,4 +1,4 @@
-// Embedding, RMSNorm, RoPE, SwiGLU against their references.
+// Embedding, RMSNorm, RoPE, SwiGLU against their references, in every type and place.
 #include "ops/ops.h"
 #include "ref/ops.h"
 
@@ -22,56 +22,65 @@ Rows any_rows() {
 }  // namespace
 
 TEST_CASE("embedding: repeated tokens, odd widths") {
+  const Kind kind = any_kind();
   const auto [N, C] = any_rows();
+  INFO(describe(kind));
   const std::int64_t V = 5;
-  TestDevice dev;
-  const Tensor w = random(dev, {V, C}, "w"), tokens = random_ints(dev, {N}, "tokens", 0, V), y = make(dev, {N, C});
+  TestDevice dev(kind);
+  const Tensor w = random(dev, {V, C}, "w", kind.type), tokens = random_ints(dev, {N}, "tokens", 0, V),
+               y = make(dev, {N, C}, kind.type);
   op::embedding_forward(dev, y, tokens, w);
   check_close("y", y, ref::embedding_forward(values(w), ints(tokens), u(C)), 0);
-  const Tensor dy = random(dev, {N, C}, "dy"), dw = random(dev, {V, C}, "dw");
+  const Tensor dy = random(dev, {N, C}, "dy", kind.type), dw = random(dev, {V, C}, "dw");
   const auto want = plus(ref::embedding_backward(values(dy), ints(tokens), u(V), u(C)), values(dw));
   op::embedding_backward(dev, dw, dy, tokens);
   check_close("dw", dw, want);
 }
 
 TEST_CASE("rmsnorm: forward, with and without the residual add") {
+  const Kind kind = any_kind();
   const auto [N, C] = any_rows();
+  INFO(describe(kind));
   const float eps = 1e-5f;
-  TestDevice dev;
-  const Tensor a = random(dev, {N, C}, "a"), b = random(dev, {N, C}, "b"), w = random(dev, {C}, "w", 0.3, 1);
-  const Tensor y = make(dev, {N, C}), rstd = make(dev, {N});
+  TestDevice dev(kind);
+  const Tensor a = random(dev, {N, C}, "a", kind.type), b = random(dev, {N, C}, "b", kind.type),
+               w = random(dev, {C}, "w", 0.3, 1, kind.type);
+  const Tensor y = make(dev, {N, C}, kind.type), rstd = make(dev, {N});
   op::rmsnorm_forward(dev, y, rstd, a, w, eps);
-  check_close("y", y, ref::rmsnorm_forward(values(a), values(w), eps));
+  check_rounded("y", y, ref::rmsnorm_forward(values(a), values(w), eps));
   check_close("rstd", rstd, ref::rmsnorm_rstd(values(a), u(C), eps));
 
-  const Tensor sum = make(dev, {N, C}), y2 = make(dev, {N, C}), y3 = make(dev, {N, C});
+  const Tensor sum = make(dev, {N, C}, kind.type), y2 = clone(dev, sum), y3 = clone(dev, sum);
   op::add_rmsnorm_forward(dev, sum, y2, rstd, a, b, w, eps);
-  const auto want = plus(values(a), values(b));
-  check_close("sum", sum, want);
-  check_close("y of the sum", y2, ref::rmsnorm_forward(want, values(w), eps));
+  check_rounded("sum", sum, plus(values(a), values(b)));
+  check_rounded("y of the sum", y2, ref::rmsnorm_forward(values(sum), values(w), eps));
+  check_close("rstd of the sum", rstd, ref::rmsnorm_rstd(values(sum), u(C), eps));
   op::add_rmsnorm_forward(dev, a, y3, rstd, a, b, w, eps);  // sum in place of a
   CHECK(same_bits(a, sum));
   CHECK(same_bits(y3, y2));
 }
 
 TEST_CASE("rmsnorm: backward, both write modes, dx in place of dy") {
+  const Kind kind = any_kind();
   const auto [N, C] = any_rows();
+  INFO(describe(kind));
   const float eps = 1e-5f;
-  TestDevice dev;
-  const Tensor x = random(dev, {N, C}, "x"), w = random(dev, {C}, "w", 0.3, 1), dy = random(dev, {N, C}, "dy");
-  const Tensor y = make(dev, {N, C}), rstd = make(dev, {N}), dw0 = random(dev, {C}, "dw");
+  TestDevice dev(kind);
+  const Tensor x = random(dev, {N, C}, "x", kind.type), w = random(dev, {C}, "w", 0.3, 1, kind.type),
+               dy = random(dev, {N, C}, "dy", kind.type);
+  const Tensor y = make(dev, {N, C}, kind.type), rstd = make(dev, {N}), dw0 = random(dev, {C}, "dw");
   op::rmsnorm_forward(dev, y, rstd, x, w, eps);
   const auto want = ref::rmsnorm_backward(values(dy), values(x), values(w), eps);
 
-  const Tensor dx = make(dev, {N, C}), dw = clone(dev, dw0);
+  const Tensor dx = make(dev, {N, C}, kind.type), dw = clone(dev, dw0);
   op::rmsnorm_backward(dev, dx, dw, dy, x, w, rstd, Write::overwrite);
-  if (C > 1) check_close("dx", dx, want.dx);  // C = 1: dx is eps-small, a difference of equal numbers
+  if (C > 1) check_rounded("dx", dx, want.dx);  // C = 1: dx is eps-small, a difference of equal numbers
   check_close("dw", dw, plus(want.dw, values(dw0)));
 
-  const Tensor dx_add = random(dev, {N, C}, "before"), dw_add = clone(dev, dw0);
+  const Tensor dx_add = random(dev, {N, C}, "before", kind.type), dw_add = clone(dev, dw0);
   const auto dx_want = plus(want.dx, values(dx_add));
   op::rmsnorm_backward(dev, dx_add, dw_add, dy, x, w, rstd, Write::add);
-  check_close("dx +=", dx_add, dx_want);
+  check_rounded("dx +=", dx_add, dx_want);
   CHECK(same_bits(dw_add, dw));
 
   const Tensor in_place = clone(dev, dy), dw_place = clone(dev, dw0);
@@ -84,20 +93,22 @@ TEST_CASE("rope: table, rotation with a stride, and back") {
   struct Case {
     std::int64_t B, T, H, D, stride;
   };
+  const Kind kind = any_kind();
   const auto [B, T, H, D, stride] = GENERATE(Case{1, 1, 1, 2, 1}, Case{2, 5, 3, 6, 1}, Case{1, 9, 2, 64, 16},
                                              Case{2, 3, 1, 34, 4}, Case{1, 200, 4, 128, 1}, Case{1, 0, 2, 8, 1});
+  INFO(describe(kind));
   const double theta = 10000;
-  TestDevice dev;
-  const Tensor table = make(dev, {(T ? T - 1 : 0) * stride + 1, D / 2, 2}), x = random(dev, {B, T, H, D}, "x"),
-               y = clone(dev, x);
+  TestDevice dev(kind);
+  const Tensor table = make(dev, {(T ? T - 1 : 0) * stride + 1, D / 2, 2}),
+               x = random(dev, {B, T, H, D}, "x", kind.type), y = clone(dev, x);
   op::rope_table(dev, table, theta);
   op::rope_forward(dev, y, table, stride);
-  check_close("y", y, ref::rope(values(x), u(T), u(H), u(D), u(stride), theta));
+  check_rounded("y", y, ref::rope(values(x), u(T), u(H), u(D), u(stride), theta));
   const Tensor back = clone(dev, x);
   op::rope_backward(dev, back, table, stride);
-  check_close("dx", back, ref::rope(values(x), u(T), u(H), u(D), u(stride), theta, -1));
+  check_rounded("dx", back, ref::rope(values(x), u(T), u(H), u(D), u(stride), theta, -1));
   op::rope_backward(dev, y, table, stride);
-  check_close("there and back", y, x, 1e-6);
+  check_close("there and back", y, x, kind.type == DType::bf16 ? tolerance(kind.type) : 1e-6);
 }
 
 TEST_CASE("rope: angles are exact far out") {
@@ -109,48 +120,56 @@ TEST_CASE("rope: angles are exact far out") {
 }
 
 TEST_CASE("swiglu: forward and backward, also in place") {
+  const Kind kind = any_kind();
   const auto [N, F] = any_rows();
-  TestDevice dev;
-  const Tensor gate = random(dev, {N, F}, "gate", 3), up = random(dev, {N, F}, "up"), dy = random(dev, {N, F}, "dy"),
-               y = make(dev, {N, F});
+  INFO(describe(kind));
+  TestDevice dev(kind);
+  const Tensor gate = random(dev, {N, F}, "gate", 3, 0, kind.type), up = random(dev, {N, F}, "up", kind.type),
+               dy = random(dev, {N, F}, "dy", kind.type), y = make(dev, {N, F}, kind.type);
   op::swiglu_forward(dev, y, gate, up);
-  check_close("y", y, ref::swiglu_forward(values(gate), values(up)));
+  check_rounded("y", y, ref::swiglu_forward(values(gate), values(up)));
   const auto want = ref::swiglu_backward(values(dy), values(gate), values(up));
-  const Tensor d_gate = make(dev, {N, F}), d_up = make(dev, {N, F});
+  const Tensor d_gate = clone(dev, y), d_up = clone(dev, y);
   op::swiglu_backward(dev, d_gate, d_up, dy, gate, up);
-  check_close("d_gate", d_gate, want.d_gate);
-  check_close("d_up", d_up, want.d_up);
+  check_rounded("d_gate", d_gate, want.d_gate);
+  check_rounded("d_up", d_up, want.d_up);
   op::swiglu_backward(dev, gate, up, dy, gate, up);
   CHECK(same_bits(gate, d_gate));
   CHECK(same_bits(up, d_up));
 }
 
 TEST_CASE("swiglu: large gates saturate") {
-  TestDevice dev;
-  const Tensor gate = make(dev, {1, 4}), up = make(dev, {1, 4}), y = make(dev, {1, 4}), dg = make(dev, {1, 4}),
-               du = make(dev, {1, 4});
-  set(gate, std::vector<float>{-200, 200, -30000, 30000});
+  const Kind kind = any_kind();
+  INFO(describe(kind));
+  TestDevice dev(kind);
+  const Tensor gate = make(dev, {1, 4}, kind.type), up = clone(dev, gate), y = clone(dev, gate), dg = clone(dev, gate),
+               du = clone(dev, gate);
+  set(gate, std::vector<float>{-200, 200, -32768, 32768});
   op::fill(dev, up, 1);
   op::swiglu_forward(dev, y, gate, up);
-  CHECK(std::fabs(y.f32()[0]) < 1e-30f);
-  CHECK(y.f32()[1] == 200.0f);
-  CHECK(std::fabs(y.f32()[2]) < 1e-30f);
-  CHECK(y.f32()[3] == 30000.0f);
+  const auto silu = values(y);
+  CHECK(std::fabs(silu[0]) < 1e-30);
+  CHECK(silu[1] == 200);
+  CHECK(std::fabs(silu[2]) < 1e-30);
+  CHECK(silu[3] == 32768);
   op::swiglu_backward(dev, dg, du, up, gate, up);
-  CHECK(std::fabs(dg.f32()[0]) < 1e-30f);
-  CHECK(dg.f32()[1] == 1.0f);
+  CHECK(std::fabs(values(dg)[0]) < 1e-30);
+  CHECK(values(dg)[1] == 1);
 }
 
 TEST_CASE("row ops: the bits do not depend on the number of threads") {
+  const Kind kind = any_kind();
+  INFO(describe(kind));
   const std::int64_t N = 1500, C = 100, T = 150, H = 10, D = 10, V = 9;
-  TestDevice one(1), two(2), five(5);
+  TestDevice one(kind, 1), two(kind, 2), five(kind, 5);
   std::vector<Tensor> results[3];
   TestDevice* devices[] = {&one, &two, &five};
   for (int i = 0; i < 3; ++i) {
     Device& dev = *devices[i];
-    const Tensor x = random(dev, {N, C}, "x"), b = random(dev, {N, C}, "b"), w = random(dev, {C}, "w"),
-                 tokens = random_ints(dev, {N}, "t", 0, V);
-    const Tensor y = make(dev, {N, C}), sum = make(dev, {N, C}), rstd = make(dev, {N}), dx = make(dev, {N, C});
+    const Tensor x = random(dev, {N, C}, "x", kind.type), b = random(dev, {N, C}, "b", kind.type),
+                 w = random(dev, {C}, "w", kind.type), tokens = random_ints(dev, {N}, "t", 0, V);
+    const auto like_x = [&] { return make(dev, {N, C}, kind.type); };
+    const Tensor y = like_x(), sum = like_x(), rstd = make(dev, {N}), dx = like_x();
     const Tensor dw = random(dev, {C}, "dw"), table = make(dev, {T, D / 2, 2});
     op::add_rmsnorm_forward(dev, sum, y, rstd, x, b, w, 1e-6f);
     op::rmsnorm_backward(dev, dx, dw, b, sum, w, rstd, Write::overwrite);
@@ -159,7 +178,7 @@ TEST_CASE("row ops: the bits do not depend on the number of threads") {
     op::rope_table(dev, table, 100);
     const Tensor turned = clone(dev, x).view({N / T, T, H, D});
     op::rope_forward(dev, turned, table, 1);
-    const Tensor s = make(dev, {N, C}), dg = make(dev, {N, C}), du = make(dev, {N, C});
+    const Tensor s = like_x(), dg = like_x(), du = like_x();
     op::swiglu_forward(dev, s, x, b);
     op::swiglu_backward(dev, dg, du, y, x, b);
     results[i] = {y, sum, rstd, dx, dw, de, table, turned, s, dg, du};
@@ -172,14 +191,17 @@ TEST_CASE("row ops: the bits do not depend on the number of threads") {
 }
 
 TEST_CASE("row ops: NaN in gives NaN out") {
-  TestDevice dev;
-  const Tensor x = random(dev, {2, 19}, "x"), w = random(dev, {19}, "w"), y = make(dev, {2, 19}), rstd = make(dev, {2});
-  x.f32()[18] = std::numeric_limits<float>::quiet_NaN();
+  const Kind kind = any_kind();
+  INFO(describe(kind));
+  TestDevice dev(kind);
+  const Tensor x = random(dev, {2, 19}, "x", kind.type), w = random(dev, {19}, "w", kind.type),
+               y = make(dev, {2, 19}, kind.type), rstd = make(dev, {2});
+  set_at(x, 18, std::numeric_limits<float>::quiet_NaN());
   op::rmsnorm_forward(dev, y, rstd, x, w, 1e-5f);
-  CHECK(std::isnan(y.f32()[0]));
-  CHECK(std::isfinite(y.f32()[19]));
-  const Tensor up = random(dev, {2, 19}, "up");
+  CHECK(std::isnan(values(y)[0]));
+  CHECK(std::isfinite(values(y)[19]));
+  const Tensor up = random(dev, {2, 19}, "up", kind.type);
   op::swiglu_forward(dev, y, x, up);
-  CHECK(std::isnan(y.f32()[18]));
-  CHECK(std::isfinite(y.f32()[17]));
+  CHECK(std::isnan(values(y)[18]));
+  CHECK(std::isfinite(values(y)[17]));
 }

@@ -52,21 +52,69 @@ TEST_CASE("adamw: no gradient means no step but the decay; a zero element never 
   check_close("w", w, want, 1e-6);
 }
 
+TEST_CASE("adamw: ranges that decay and ranges that do not, with a bf16 copy") {
+  const Kind kind = any_kind();
+  const std::int64_t n = 40000;  // 625 units of kAdamWRange, several pieces of work
+  INFO(describe(kind));
+  TestDevice dev(kind, 2);
+  const Tensor w = random(dev, {n}, "w"), m = random(dev, {n}, "m"), v = make(dev, {n}), g = random(dev, {n}, "g"),
+               copy = make(dev, {n}, DType::bf16), ranges = make(dev, {4, 2}, DType::i32);
+  op::fill(dev, v, 0.5f);
+  set(ranges, std::vector<int>{1, 1, 3, 0, 300, 1, 625, 0});
+  AdamWStep step, without;
+  step.lr = without.lr = 0.1f, step.weight_decay = 0.5f;
+  auto w_decayed = values(w), w_plain = w_decayed, m_decayed = values(m), m_plain = m_decayed, v_decayed = values(v),
+       v_plain = v_decayed;
+  ref::adamw(w_decayed, m_decayed, v_decayed, values(g), step);
+  ref::adamw(w_plain, m_plain, v_plain, values(g), without);
+  op::adamw(dev, w, m, v, copy, g, ranges, step);
+  for (std::size_t i = 0; i < w_plain.size(); ++i)
+    if (i < 64 || (i >= 192 && i < 19200)) w_plain[i] = w_decayed[i];
+  check_close("w", w, w_plain);
+  check_close("m", m, m_plain);
+  check_close("v", v, v_plain);
+  check_close("copy", copy, rounded_to_bf16(values(w)), 0);
+}
+
 TEST_CASE("fill, copy, add") {
+  const Kind kind = any_kind();
   const std::int64_t n = GENERATE(0, 1, 33, 70000);
-  TestDevice dev(2);
-  const Tensor x = random(dev, {n}, "x"), y = make(dev, {n});
+  INFO(describe(kind));
+  TestDevice dev(kind, 2);
+  const Tensor x = random(dev, {n}, "x", kind.type), y = make(dev, {n}, kind.type);
   op::copy(dev, y, x);
   CHECK(same_bits(x, y));
-  op::add(dev, y, x);
+  const Tensor other = random(dev, {n}, "other", kind.type);
   auto want = values(x);
-  for (double& e : want) e *= 2;
-  check_close("y", y, want, 0);
+  const auto more = values(other);
+  for (std::size_t i = 0; i < want.size(); ++i) want[i] += more[i];
+  op::add(dev, y, other);
+  check_rounded("y", y, want);
   op::fill(dev, y, 2.5f);
   check_close("fill", y, std::vector<double>(static_cast<std::size_t>(n), 2.5), 0);
-  const Tensor a = random_ints(dev, {n}, "ids", 0, 100), b = make(dev, {n}, DType::i32);
-  upload(b, ints(a).data());
-  CHECK(same_bits(a, b));
+}
+
+TEST_CASE("copy converts: to nearest, ties to even, what is not finite stays so") {
+  const Where place = GENERATE(Where::cpu, Where::fake);
+  TestDevice dev(Kind{place, DType::f32}, 2);
+  std::vector<float> v{0.0f,    -0.0f,    1.0f + 1 / 256.0f, 1.0f + 3 / 256.0f, 1e-40f,
+                       FLT_MAX, -FLT_MAX, INFINITY,          -INFINITY};
+  const Rng rng(1, "copy");
+  while (v.size() < 70001) v.push_back(static_cast<float>(rng.normal(v.size())));
+  std::vector<double> rounded;
+  for (float e : v) rounded.push_back(rounded_to_bf16(e));
+  CHECK(rounded[2] == 1.0);
+  CHECK(rounded[3] == 1.0 + 4 / 256.0);
+  const Tensor x = make(dev, {70001}), half = make(dev, {70001}, DType::bf16), back = make(dev, {70001});
+  set(x, v);
+  op::copy(dev, half, x);
+  op::copy(dev, back, half);
+  CHECK(values(half) == rounded);
+  CHECK(values(back) == rounded);
+  for (std::int64_t i : {0, 16, 70000}) set_at(x, i, std::numeric_limits<double>::quiet_NaN());
+  op::copy(dev, half, x);
+  for (std::size_t i : {0u, 16u, 70000u}) CHECK(std::isnan(values(half)[i]));
+  CHECK(values(half)[1] == 0);
 }
 
 TEST_CASE("sums: in double, over any number of chunks") {

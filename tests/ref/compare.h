@@ -28,6 +28,7 @@ struct Kind {
 inline std::vector<Kind> all_kinds() {
   return {{Where::cpu, DType::f32}, {Where::fake, DType::f32}, {Where::cpu, DType::bf16}};
 }
+inline Kind any_kind() { return GENERATE(from_range(all_kinds())); }
 inline std::string describe(const Kind& kind) {
   return fmt::format("{} on {}", name_of(kind.type), name_of(kind.where));
 }
@@ -123,11 +124,24 @@ std::vector<T> values(In x) {
 }
 inline std::vector<std::int32_t> ints(In x) { return downloaded<std::int32_t>(x); }
 
+/// Sets one element.
+inline void set_at(Out x, std::int64_t index, double value) {
+  const auto i = static_cast<std::size_t>(index);
+  if (x.dtype == DType::i32) {
+    std::vector<std::int32_t> v = ints(x);
+    v.at(i) = static_cast<std::int32_t>(value);
+    return set(x, v);
+  }
+  std::vector<double> v = values(x);
+  v.at(i) = value;
+  set(x, v);
+}
+
 /// What a plain bf16 program would have stored.
-inline std::vector<double> rounded_to_bf16(const std::vector<double>& v) {
-  std::vector<double> r;
-  for (double e : v) r.push_back(static_cast<double>(static_cast<float>(bf16(static_cast<float>(e)))));
-  return r;
+inline double rounded_to_bf16(double x) { return static_cast<float>(bf16(static_cast<float>(x))); }
+inline std::vector<double> rounded_to_bf16(std::vector<double> v) {
+  for (double& e : v) e = rounded_to_bf16(e);
+  return v;
 }
 
 /// The same bytes? (NaN equals the same NaN.)

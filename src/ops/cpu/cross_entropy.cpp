@@ -1,13 +1,16 @@
 // Cross-entropy over rows of V logits. A row is cut into at most kBlocks blocks that sit in the first-level cache: each
 // gets its own maximum and sum of exponentials, and the blocks are joined at the end. So a logit is read from memory
 // once, and its exponential is taken once even when the gradient is wanted: the block leaves exp(x - block maximum) in
-// place, and a second pass multiplies by scale * exp(block maximum - row maximum) / row sum.
+// place, and a second pass multiplies by scale * exp(block maximum - row maximum) / row sum. bf16 logits would be
+// rounded twice that way: their second pass takes the exponential again.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <type_traits>
 
 #include "core/parallel.h"
 #include "ops/cpu/grain.h"
+#include "ops/cpu/kernel.h"
 #include "ops/ops.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -25,23 +28,24 @@ constexpr std::int64_t kBlocks = 64, kBlock = 1024;  // blocks of at least kBloc
 
 // A block of logits all -inf must give sum 0, not NaN: the maximum is clamped to a finite number. NaN among the logits
 // comes out in the sum.
-float max_block(const float* x, std::int64_t n) {
+template <class T>
+HWY_INLINE float max_block(const T* x, std::int64_t n) {
   const TileTag d;
   const std::int64_t lanes = row_lanes();
   TileVec a = row_set(-FLT_MAX), b = a;
   std::int64_t i = 0;
   for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    a = hn::Max(a, hn::LoadU(d, x + i));
-    b = hn::Max(b, hn::LoadU(d, x + i + lanes));
+    a = hn::Max(a, load_tile(x + i));
+    b = hn::Max(b, load_tile(x + i + lanes));
   }
   float most = hn::GetLane(hn::MaxOfLanes(d, hn::Max(a, b)));
-  for (; i < n; ++i) most = std::max(most, x[i]);
+  for (; i < n; ++i) most = std::max(most, static_cast<float>(x[i]));
   return most;
 }
 
 // sum of exp(x - most); with kWrite the exponentials replace the logits
-template <bool kWrite>
-float exp_block(float* x, std::int64_t n, float most) {
+template <bool kWrite, class T>
+HWY_INLINE float exp_block(T* x, std::int64_t n, float most) {
   const TileVec m = row_set(most), log2e = row_set(1.4426950408889634f);
   const std::int64_t whole = n / row_lanes() * row_lanes();
   const auto exponential = [&](auto at, std::int64_t i) HWY_ATTR {
@@ -63,35 +67,59 @@ void scale_block(float* x, std::int64_t n, float factor) {
   for_row(n, [&](auto at, std::int64_t i) HWY_ATTR { at.store(hn::Mul(at.load(x + i), f), x + i); });
 }
 
+void gradient_block(bf16* x, std::int64_t n, float most, float factor) {
+  const TileVec m = row_set(most), log2e = row_set(1.4426950408889634f), f = row_set(factor);
+  for_row(n, [&](auto at, std::int64_t i)
+                 HWY_ATTR { at.store(hn::Mul(exp2_keep_nan(hn::Mul(hn::Sub(at.load(x + i), m), log2e)), f), x + i); });
+}
+
 // loss of one row; with kGradient x becomes scale * (softmax - one-hot)
-template <bool kGradient>
-HWY_INLINE float cross_entropy(float* x, std::int64_t V, std::int64_t target, float scale) {
+template <bool kGradient, class T>
+HWY_INLINE float cross_entropy(T* x, std::int64_t V, std::int64_t target, float scale) {
+  constexpr bool kInPlace = kGradient && std::is_same_v<T, float>;
   const std::int64_t block = std::max(kBlock, (V + kBlocks - 1) / kBlocks);
   const std::int64_t blocks = (V + block - 1) / block;
-  const double x_target = x[target];
+  const double x_target = static_cast<float>(x[target]);
   float most[kBlocks], sums[kBlocks];
   float top = -FLT_MAX;
   for (std::int64_t k = 0; k < blocks; ++k) {
     const std::int64_t n = std::min(block, V - k * block);
     most[k] = max_block(x + k * block, n);
-    sums[k] = exp_block<kGradient>(x + k * block, n, most[k]);
+    sums[k] = exp_block<kInPlace>(x + k * block, n, most[k]);
     top = std::max(top, most[k]);
   }
   double sum = 0;
   for (std::int64_t k = 0; k < blocks; ++k) sum += std::exp(static_cast<double>(most[k]) - top) * sums[k];
   if constexpr (kGradient) {
-    for (std::int64_t k = 0; k < blocks; ++k)
-      scale_block(x + k * block, std::min(block, V - k * block),
-                  static_cast<float>(scale * std::exp(static_cast<double>(most[k]) - top) / sum));
-    x[target] -= scale;
+    for (std::int64_t k = 0; k < blocks; ++k) {
+      const std::int64_t n = std::min(block, V - k * block);
+      const float factor = static_cast<float>(scale * std::exp(static_cast<double>(most[k]) - top) / sum);
+      if constexpr (kInPlace) {
+        scale_block(x + k * block, n, factor);
+      } else {
+        gradient_block(x + k * block, n, most[k], factor);
+      }
+    }
+    if constexpr (kInPlace) {
+      x[target] -= scale;
+    } else {  // what is left of a probability near 1 is smaller than its rounding
+      x[target] = static_cast<T>(static_cast<float>(scale * (std::exp(x_target - top) / sum - 1)));
+    }
   }
   return static_cast<float>(std::log(sum) + top - x_target);
 }
 
-float cross_entropy_row(const float* x, std::int64_t V, std::int64_t target) {
-  return cross_entropy<false>(const_cast<float*>(x), V, target, 0.0f);  // <false> does not write
+// <false> does not write
+float cross_entropy_row_f32(const float* x, std::int64_t V, std::int64_t target) {
+  return cross_entropy<false>(const_cast<float*>(x), V, target, 0.0f);
 }
-float cross_entropy_gradient_row(float* x, std::int64_t V, std::int64_t target, float scale) {
+float cross_entropy_row_bf16(const bf16* x, std::int64_t V, std::int64_t target) {
+  return cross_entropy<false>(const_cast<bf16*>(x), V, target, 0.0f);
+}
+float cross_entropy_gradient_row_f32(float* x, std::int64_t V, std::int64_t target, float scale) {
+  return cross_entropy<true>(x, V, target, scale);
+}
+float cross_entropy_gradient_row_bf16(bf16* x, std::int64_t V, std::int64_t target, float scale) {
   return cross_entropy<true>(x, V, target, scale);
 }
 
@@ -102,8 +130,10 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nsa {
-HWY_EXPORT(cross_entropy_row);
-HWY_EXPORT(cross_entropy_gradient_row);
+HWY_EXPORT(cross_entropy_row_f32);
+HWY_EXPORT(cross_entropy_row_bf16);
+HWY_EXPORT(cross_entropy_gradient_row_f32);
+HWY_EXPORT(cross_entropy_gradient_row_bf16);
 
 namespace cpu {
 
@@ -111,28 +141,33 @@ void cross_entropy_forward(Device& dev, Out losses, In logits, In targets) {
   if (dev.planning()) return;
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
   float* loss = losses.raw<float>();
-  const float* x = logits.raw<float>();
   const std::int32_t* target = targets.raw<std::int32_t>();
-  parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n)
-      loss[n] = target[n] < 0 ? 0.0f : HWY_DYNAMIC_DISPATCH(cross_entropy_row)(x + n * V, V, target[n]);
+  dispatch_type(logits.dtype, [&]<class T>() {
+    const T* x = logits.raw<T>();
+    parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t n = begin; n < end; ++n)
+        loss[n] = target[n] < 0 ? 0.0f : NSA_KERNEL(T, cross_entropy_row)(x + n * V, V, target[n]);
+    });
   });
 }
 
 void cross_entropy_forward_backward(Device& dev, Out losses, InOut logits, In targets, float scale) {
   if (dev.planning()) return;
   const std::int64_t N = logits.dim(0), V = logits.dim(1);
-  float *loss = losses.raw<float>(), *x = logits.raw<float>();
+  float* loss = losses.raw<float>();
   const std::int32_t* target = targets.raw<std::int32_t>();
-  parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n) {
-      if (target[n] < 0) {
-        loss[n] = 0;
-        std::fill_n(x + n * V, V, 0.0f);
-      } else {
-        loss[n] = HWY_DYNAMIC_DISPATCH(cross_entropy_gradient_row)(x + n * V, V, target[n], scale);
+  dispatch_type(logits.dtype, [&]<class T>() {
+    T* x = logits.raw<T>();
+    parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t n = begin; n < end; ++n) {
+        if (target[n] < 0) {
+          loss[n] = 0;
+          std::fill_n(x + n * V, V, T(0.0f));
+        } else {
+          loss[n] = NSA_KERNEL(T, cross_entropy_gradient_row)(x + n * V, V, target[n], scale);
+        }
       }
-    }
+    });
   });
 }
 

@@ -1,9 +1,11 @@
 // fill, copy (which also converts), add and the two sums of f32. A sum is taken in double over fixed chunks, and the
 // chunks are added in order.
-#include <cstring>
+#include <algorithm>
 
 #include "core/parallel.h"
+#include "ops/cpu/convert.h"
 #include "ops/cpu/grain.h"
+#include "ops/cpu/kernel.h"
 #include "ops/ops.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -18,18 +20,11 @@ namespace HWY_NAMESPACE {
 namespace {
 
 template <class T>
-HWY_INLINE void add_range(T* y, const T* x, std::int64_t n) {
+HWY_INLINE void add_piece(T* y, const T* x, std::int64_t n) {
   for_row(n, [&](auto at, std::int64_t i) HWY_ATTR { at.store(hn::Add(at.load(y + i), at.load(x + i)), y + i); });
 }
-void add_f32(float* y, const float* x, std::int64_t n) { add_range(y, x, n); }
-void add_bf16(bf16* y, const bf16* x, std::int64_t n) { add_range(y, x, n); }
-
-template <class To, class From>
-HWY_INLINE void convert_range(To* y, const From* x, std::int64_t n) {
-  for_row(n, [&](auto at, std::int64_t i) HWY_ATTR { at.store(at.load(x + i), y + i); });
-}
-void narrow_piece(bf16* y, const float* x, std::int64_t n) { convert_range(y, x, n); }
-void widen_piece(float* y, const bf16* x, std::int64_t n) { convert_range(y, x, n); }
+void add_piece_f32(float* y, const float* x, std::int64_t n) { add_piece(y, x, n); }
+void add_piece_bf16(bf16* y, const bf16* x, std::int64_t n) { add_piece(y, x, n); }
 
 // sum of f(x) in double, four chains
 template <bool kSquare>
@@ -70,10 +65,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nsa {
-HWY_EXPORT(add_f32);
-HWY_EXPORT(add_bf16);
-HWY_EXPORT(narrow_piece);
-HWY_EXPORT(widen_piece);
+HWY_EXPORT(add_piece_f32);
+HWY_EXPORT(add_piece_bf16);
 HWY_EXPORT(sum_piece);
 HWY_EXPORT(sum_squares_piece);
 
@@ -102,37 +95,34 @@ void reduce(Device& dev, Out result, In x, Write mode, F&& piece) {
 
 void fill(Device& dev, Out y, float value) {
   if (dev.planning()) return;
-  const auto fill_all = [&]<class T>(T* yp, T v) {
-    parallel_ranges(dev.threads, y.numel(), kPiece,
-                    [&](std::int64_t begin, std::int64_t end, int) { std::fill(yp + begin, yp + end, v); });
-  };
-  y.dtype == DType::f32 ? fill_all(y.raw<float>(), value) : fill_all(y.raw<bf16>(), bf16(value));
+  dispatch_type(y.dtype, [&]<class T>() {
+    T* yp = y.raw<T>();
+    parallel_ranges(dev.threads, y.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
+      std::fill(yp + begin, yp + end, static_cast<T>(value));
+    });
+  });
 }
 
 void copy(Device& dev, Out y, In x) {
   if (dev.planning()) return;
-  parallel_ranges(dev.threads, x.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
-    const std::int64_t n = end - begin;
-    if (y.dtype == x.dtype) {
-      const std::size_t size = bytes_of(x.dtype), at = static_cast<std::size_t>(begin) * size;
-      std::memcpy(static_cast<char*>(y.raw_bytes()) + at, static_cast<const char*>(x.raw_bytes()) + at,
-                  static_cast<std::size_t>(n) * size);
-    } else if (y.dtype == DType::bf16) {
-      HWY_DYNAMIC_DISPATCH(narrow_piece)(y.raw<bf16>() + begin, x.raw<float>() + begin, n);
-    } else {
-      HWY_DYNAMIC_DISPATCH(widen_piece)(y.raw<float>() + begin, x.raw<bf16>() + begin, n);
-    }
+  dispatch_type(y.dtype, [&]<class To>() {
+    dispatch_type(x.dtype, [&]<class From>() {
+      To* yp = y.raw<To>();
+      const From* xp = x.raw<From>();
+      parallel_ranges(dev.threads, x.numel(), kPiece,
+                      [&](std::int64_t begin, std::int64_t end, int) { convert(yp + begin, xp + begin, end - begin); });
+    });
   });
 }
 
 void add(Device& dev, InOut y, In x) {
   if (dev.planning()) return;
-  parallel_ranges(dev.threads, x.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
-    if (y.dtype == DType::f32) {
-      HWY_DYNAMIC_DISPATCH(add_f32)(y.raw<float>() + begin, x.raw<float>() + begin, end - begin);
-    } else {
-      HWY_DYNAMIC_DISPATCH(add_bf16)(y.raw<bf16>() + begin, x.raw<bf16>() + begin, end - begin);
-    }
+  dispatch_type(y.dtype, [&]<class T>() {
+    T* yp = y.raw<T>();
+    const T* xp = x.raw<T>();
+    parallel_ranges(dev.threads, x.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
+      NSA_KERNEL(T, add_piece)(yp + begin, xp + begin, end - begin);
+    });
   });
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/parallel.h"
 #include "ops/cpu/grain.h"
+#include "ops/cpu/kernel.h"
 #include "ops/ops.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -18,13 +19,15 @@ namespace nsa {
 namespace HWY_NAMESPACE {
 namespace {
 
-// y_n, rstd of one row; with b the row is x_n + b_n, which also goes to sum_n (sum_n may be x_n)
-void rmsnorm_row(float* y_n, float* rstd, float* sum_n, const float* x_n, const float* b_n, const float* w,
-                 std::int64_t C, float eps) {
+// y_n, rstd of one row; with b the row is x_n + b_n, which also goes to sum_n (sum_n may be x_n). What is normalised is
+// the sum as it was stored: backward sees no other.
+template <class T>
+HWY_INLINE void rmsnorm_row(T* y_n, float* rstd, T* sum_n, const T* x_n, const T* b_n, const T* w, std::int64_t C,
+                            float eps) {
   const float squares = b_n ? sum_row(C,
                                       [&](auto at, std::int64_t c) HWY_ATTR {
-                                        const TileVec s = hn::Add(at.load(x_n + c), at.load(b_n + c));
-                                        at.store(s, sum_n + c);
+                                        at.store(hn::Add(at.load(x_n + c), at.load(b_n + c)), sum_n + c);
+                                        const TileVec s = at.load(sum_n + c);
                                         return hn::Mul(s, s);
                                       })
                             : sum_row(C, [&](auto at, std::int64_t c) HWY_ATTR {
@@ -33,15 +36,15 @@ void rmsnorm_row(float* y_n, float* rstd, float* sum_n, const float* x_n, const 
                               });
   *rstd = 1.0f / std::sqrt(squares / static_cast<float>(C) + eps);
   const TileVec scale = row_set(*rstd);
-  const float* in_n = b_n ? sum_n : x_n;
+  const T* in_n = b_n ? sum_n : x_n;
   for_row(C, [&](auto at, std::int64_t c)
                  HWY_ATTR { at.store(hn::Mul(at.load(w + c), hn::Mul(at.load(in_n + c), scale)), y_n + c); });
 }
 
 // dx_n [+]= rstd * (w dy - xhat mean(w dy xhat)), dw += dy xhat, with xhat = x rstd
-template <bool kAdd>
-void rmsnorm_backward_row(float* dx_n, float* dw, const float* dy_n, const float* x_n, const float* w, float rstd,
-                          std::int64_t C) {
+template <bool kAdd, class T>
+HWY_INLINE void rmsnorm_backward_row(T* dx_n, float* dw, const T* dy_n, const T* x_n, const T* w, float rstd,
+                                     std::int64_t C) {
   const float dot = sum_row(C, [&](auto at, std::int64_t c) HWY_ATTR {
     return hn::Mul(hn::Mul(at.load(w + c), at.load(dy_n + c)), at.load(x_n + c));
   });
@@ -54,8 +57,9 @@ void rmsnorm_backward_row(float* dx_n, float* dw, const float* dy_n, const float
   });
 }
 
-void rmsnorm_backward_rows(float* dx, float* dw, const float* dy, const float* x, const float* w, const float* rstd,
-                           std::int64_t begin, std::int64_t end, std::int64_t C, Write mode) {
+template <class T>
+HWY_INLINE void rmsnorm_backward_rows(T* dx, float* dw, const T* dy, const T* x, const T* w, const float* rstd,
+                                      std::int64_t begin, std::int64_t end, std::int64_t C, Write mode) {
   for (std::int64_t n = begin; n < end; ++n) {
     if (mode == Write::add) {
       rmsnorm_backward_row<true>(dx + n * C, dw, dy + n * C, x + n * C, w, rstd[n], C);
@@ -65,6 +69,23 @@ void rmsnorm_backward_rows(float* dx, float* dw, const float* dy, const float* x
   }
 }
 
+void rmsnorm_row_f32(float* y_n, float* rstd, float* sum_n, const float* x_n, const float* b_n, const float* w,
+                     std::int64_t C, float eps) {
+  rmsnorm_row(y_n, rstd, sum_n, x_n, b_n, w, C, eps);
+}
+void rmsnorm_row_bf16(bf16* y_n, float* rstd, bf16* sum_n, const bf16* x_n, const bf16* b_n, const bf16* w,
+                      std::int64_t C, float eps) {
+  rmsnorm_row(y_n, rstd, sum_n, x_n, b_n, w, C, eps);
+}
+void rmsnorm_backward_rows_f32(float* dx, float* dw, const float* dy, const float* x, const float* w, const float* rstd,
+                               std::int64_t begin, std::int64_t end, std::int64_t C, Write mode) {
+  rmsnorm_backward_rows(dx, dw, dy, x, w, rstd, begin, end, C, mode);
+}
+void rmsnorm_backward_rows_bf16(bf16* dx, float* dw, const bf16* dy, const bf16* x, const bf16* w, const float* rstd,
+                                std::int64_t begin, std::int64_t end, std::int64_t C, Write mode) {
+  rmsnorm_backward_rows(dx, dw, dy, x, w, rstd, begin, end, C, mode);
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace nsa
@@ -72,30 +93,38 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nsa {
-HWY_EXPORT(rmsnorm_row);
-HWY_EXPORT(rmsnorm_backward_rows);
+HWY_EXPORT(rmsnorm_row_f32);
+HWY_EXPORT(rmsnorm_row_bf16);
+HWY_EXPORT(rmsnorm_backward_rows_f32);
+HWY_EXPORT(rmsnorm_backward_rows_bf16);
 
 namespace cpu {
 
 void rmsnorm_forward(Device& dev, Out y, Saved rstd, In x, In w, float eps) {
   if (dev.planning()) return;
   const std::int64_t N = x.dim(0), C = x.dim(1);
-  float *yp = y.raw<float>(), *rp = rstd.raw<float>();
-  const float *xp = x.raw<float>(), *wp = w.raw<float>();
-  parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n)
-      HWY_DYNAMIC_DISPATCH(rmsnorm_row)(yp + n * C, rp + n, nullptr, xp + n * C, nullptr, wp, C, eps);
+  float* rp = rstd.raw<float>();
+  dispatch_type(x.dtype, [&]<class T>() {
+    T* yp = y.raw<T>();
+    const T *xp = x.raw<T>(), *wp = w.raw<T>();
+    parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t n = begin; n < end; ++n)
+        NSA_KERNEL(T, rmsnorm_row)(yp + n * C, rp + n, nullptr, xp + n * C, nullptr, wp, C, eps);
+    });
   });
 }
 
 void add_rmsnorm_forward(Device& dev, Out sum, Out y, Saved rstd, In a, In b, In w, float eps) {
   if (dev.planning()) return;
   const std::int64_t N = a.dim(0), C = a.dim(1);
-  float *sp = sum.raw<float>(), *yp = y.raw<float>(), *rp = rstd.raw<float>();
-  const float *ap = a.raw<float>(), *bp = b.raw<float>(), *wp = w.raw<float>();
-  parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n)
-      HWY_DYNAMIC_DISPATCH(rmsnorm_row)(yp + n * C, rp + n, sp + n * C, ap + n * C, bp + n * C, wp, C, eps);
+  float* rp = rstd.raw<float>();
+  dispatch_type(a.dtype, [&]<class T>() {
+    T *sp = sum.raw<T>(), *yp = y.raw<T>();
+    const T *ap = a.raw<T>(), *bp = b.raw<T>(), *wp = w.raw<T>();
+    parallel_ranges(dev.threads, N, rows_per_piece(C), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t n = begin; n < end; ++n)
+        NSA_KERNEL(T, rmsnorm_row)(yp + n * C, rp + n, sp + n * C, ap + n * C, bp + n * C, wp, C, eps);
+    });
   });
 }
 
@@ -106,12 +135,16 @@ void rmsnorm_backward(Device& dev, Out dx, InOut dw, In dy, In x, In w, In rstd,
   ArenaScope scope(dev.work);
   const Tensor partial = dev.scratch({chunks, C});
   if (dev.planning()) return;
-  float *dxp = dx.raw<float>(), *dwp = dw.raw<float>(), *pp = partial.raw<float>();
-  const float *dyp = dy.raw<float>(), *xp = x.raw<float>(), *wp = w.raw<float>(), *rp = rstd.raw<float>();
-  parallel_ranges(dev.threads, N, rows, [&](std::int64_t begin, std::int64_t end, int) {
-    float* dw_chunk = pp + begin / rows * C;
-    std::fill_n(dw_chunk, C, 0.0f);
-    HWY_DYNAMIC_DISPATCH(rmsnorm_backward_rows)(dxp, dw_chunk, dyp, xp, wp, rp, begin, end, C, mode);
+  float *dwp = dw.raw<float>(), *pp = partial.raw<float>();
+  const float* rp = rstd.raw<float>();
+  dispatch_type(x.dtype, [&]<class T>() {
+    T* dxp = dx.raw<T>();
+    const T *dyp = dy.raw<T>(), *xp = x.raw<T>(), *wp = w.raw<T>();
+    parallel_ranges(dev.threads, N, rows, [&](std::int64_t begin, std::int64_t end, int) {
+      float* dw_chunk = pp + begin / rows * C;
+      std::fill_n(dw_chunk, C, 0.0f);
+      NSA_KERNEL(T, rmsnorm_backward_rows)(dxp, dw_chunk, dyp, xp, wp, rp, begin, end, C, mode);
+    });
   });
   parallel_ranges(dev.threads, C, std::max<std::int64_t>(16, rows_per_piece(chunks)),
                   [&](std::int64_t begin, std::int64_t end, int) {

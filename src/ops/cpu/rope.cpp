@@ -4,6 +4,7 @@
 
 #include "core/parallel.h"
 #include "ops/cpu/grain.h"
+#include "ops/cpu/kernel.h"
 #include "ops/ops.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -18,7 +19,8 @@ namespace HWY_NAMESPACE {
 namespace {
 
 // the H heads of one position; table_t (D/2, 2) holds cos, sin; sign -1 is the inverse rotation
-void rope_position(float* x_bt, const float* table_t, std::int64_t H, std::int64_t D, float sign) {
+template <class T>
+HWY_INLINE void rope_position(T* x_bt, const float* table_t, std::int64_t H, std::int64_t D, float sign) {
   const std::int64_t half = D / 2, lanes = row_lanes();
   std::int64_t i = 0;
   for (; i + lanes <= half; i += lanes) {
@@ -26,22 +28,29 @@ void rope_position(float* x_bt, const float* table_t, std::int64_t H, std::int64
     hn::LoadInterleaved2(TileTag(), table_t + 2 * i, cosine, sine);
     sine = hn::Mul(sine, row_set(sign));
     for (std::int64_t h = 0; h < H; ++h) {
-      float* first = x_bt + h * D + i;
-      float* second = first + half;
-      const TileVec a = hn::LoadU(TileTag(), first), b = hn::LoadU(TileTag(), second);
-      hn::StoreU(hn::NegMulAdd(b, sine, hn::Mul(a, cosine)), TileTag(), first);
-      hn::StoreU(hn::MulAdd(a, sine, hn::Mul(b, cosine)), TileTag(), second);
+      T* first = x_bt + h * D + i;
+      T* second = first + half;
+      const TileVec a = load_tile(first), b = load_tile(second);
+      store_tile(hn::NegMulAdd(b, sine, hn::Mul(a, cosine)), first);
+      store_tile(hn::MulAdd(a, sine, hn::Mul(b, cosine)), second);
     }
   }
   for (; i < half; ++i) {
     const float cosine = table_t[2 * i], sine = sign * table_t[2 * i + 1];
     for (std::int64_t h = 0; h < H; ++h) {
-      float* first = x_bt + h * D + i;
-      const float a = first[0], b = first[half];
-      first[0] = a * cosine - b * sine;
-      first[half] = b * cosine + a * sine;
+      T* first = x_bt + h * D + i;
+      const float a = static_cast<float>(first[0]), b = static_cast<float>(first[half]);
+      first[0] = static_cast<T>(a * cosine - b * sine);
+      first[half] = static_cast<T>(b * cosine + a * sine);
     }
   }
+}
+
+void rope_position_f32(float* x_bt, const float* table_t, std::int64_t H, std::int64_t D, float sign) {
+  rope_position(x_bt, table_t, H, D, sign);
+}
+void rope_position_bf16(bf16* x_bt, const float* table_t, std::int64_t H, std::int64_t D, float sign) {
+  rope_position(x_bt, table_t, H, D, sign);
 }
 
 }  // namespace
@@ -51,7 +60,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nsa {
-HWY_EXPORT(rope_position);
+HWY_EXPORT(rope_position_f32);
+HWY_EXPORT(rope_position_bf16);
 
 namespace cpu {
 namespace {
@@ -59,11 +69,13 @@ namespace {
 void rotate(Device& dev, InOut x, In table, std::int64_t stride, float sign) {
   if (dev.planning()) return;
   const std::int64_t B = x.dim(0), T = x.dim(1), H = x.dim(2), D = x.dim(3);
-  float* xp = x.raw<float>();
   const float* tp = table.raw<float>();
-  parallel_ranges(dev.threads, B * T, rows_per_piece(H * D), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t bt = begin; bt < end; ++bt)
-      HWY_DYNAMIC_DISPATCH(rope_position)(xp + bt * H * D, tp + bt % T * stride * D, H, D, sign);
+  dispatch_type(x.dtype, [&]<class Type>() {
+    Type* xp = x.raw<Type>();
+    parallel_ranges(dev.threads, B * T, rows_per_piece(H * D), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t bt = begin; bt < end; ++bt)
+        NSA_KERNEL(Type, rope_position)(xp + bt * H * D, tp + bt % T * stride * D, H, D, sign);
+    });
   });
 }
 
