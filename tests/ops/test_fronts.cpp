@@ -19,61 +19,66 @@ std::string sentence(F&& f) {
 }
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-// every op once; allocates what it needs from dev
-void run_all(Device& dev) {
+// every op once, computing in `type`; allocates what it needs from dev
+void run_all(Device& dev, DType type) {
   const std::int64_t N = 70, I = 33, O = 20, V = 40;
-  const Tensor x = random(dev, {N, I}, "x"), w = random(dev, {O, I}, "w"), y = random(dev, {N, O}, "y"),
-               one = make(dev, {1});
+  const Tensor x = random(dev, {N, I}, "x", type), w = random(dev, {O, I}, "w", type),
+               y = random(dev, {N, O}, "y", type), dw = random(dev, {O, I}, "dw"), one = make(dev, {1});
   op::matmul_forward(dev, y, x, w, Write::overwrite);
   op::matmul_forward(dev, y, x, w, Write::add);
   op::matmul_backward_input(dev, x, y, w, Write::add);
-  op::matmul_backward_weight(dev, w, y, x);
-  const Tensor tokens = random_ints(dev, {N}, "tokens", 0, V), e = random(dev, {V, I}, "e");
+  op::matmul_backward_weight(dev, dw, y, x);
+  const Tensor tokens = random_ints(dev, {N}, "tokens", 0, V), e = random(dev, {V, I}, "e", type),
+               de = random(dev, {V, I}, "de");
   op::embedding_forward(dev, x, tokens, e);
-  op::embedding_backward(dev, e, x, tokens);
-  const Tensor gain = random(dev, {I}, "gain"), rstd = make(dev, {N}), x2 = random(dev, {N, I}, "x2");
+  op::embedding_backward(dev, de, x, tokens);
+  const Tensor gain = random(dev, {I}, "gain", type), d_gain = random(dev, {I}, "d_gain"), rstd = make(dev, {N}),
+               x2 = random(dev, {N, I}, "x2", type);
   op::rmsnorm_forward(dev, x2, rstd, x, gain, 1e-5f);
   op::add_rmsnorm_forward(dev, x, x2, rstd, x, x2, gain, 1e-5f);
-  op::rmsnorm_backward(dev, x2, gain, x2, x, gain, rstd, Write::overwrite);
+  op::rmsnorm_backward(dev, x2, d_gain, x2, x, gain, rstd, Write::overwrite);
   const Tensor table = make(dev, {35, 5, 2}), heads = y.view({2, 35, 2, 10});
   op::rope_table(dev, table, 10000);
   op::rope_forward(dev, heads, table, 1);
   op::rope_backward(dev, heads, table, 1);
   op::swiglu_forward(dev, x2, x, x2);
   op::swiglu_backward(dev, x2, x, x2, x2, x);
-  const Tensor logits = random(dev, {N, V}, "logits"), losses = make(dev, {N});
+  const Tensor logits = random(dev, {N, V}, "logits", type), losses = make(dev, {N});
   op::cross_entropy_forward(dev, losses, logits, tokens);
   op::cross_entropy_forward_backward(dev, losses, logits, tokens, 1);
   op::fill(dev, x2, 0);
   op::copy(dev, x2, x);
   op::add(dev, x2, x);
-  const Tensor many = make(dev, {50000}), many2 = make(dev, {50000});
+  const Tensor many = make(dev, {50000}), many2 = make(dev, {50000}), copy = make(dev, {50000}, DType::bf16);
   op::fill(dev, many, 1);
   op::fill(dev, many2, 1);
   op::sum(dev, one, many, Write::overwrite);
   op::sum_squares(dev, one, many, Write::add);
   const Tensor ranges = make(dev, {1, 2}, DType::i32);
-  if (ranges.data) ranges.i32()[0] = 50000 / kAdamWRange + 1, ranges.i32()[1] = 1;
-  op::adamw(dev, many, many2, many2, Tensor(), many2, ranges, AdamWStep());
+  if (ranges.data) set(ranges, std::vector<std::int64_t>{50000 / kAdamWRange + 1, 1});
+  op::adamw(dev, many, many2, many2, copy, many2, ranges, AdamWStep());
 }
 
 }  // namespace
 
 TEST_CASE("planning counts the bytes a run takes, and leaves nothing taken") {
-  for (int threads : {1, 2}) {
-    Device plan;
-    plan.threads = threads;
-    run_all(plan);
-    TestDevice run(threads);
-    run_all(run);
-    CHECK(plan.planning());
-    CHECK(!run.planning());
-    CHECK(plan.work.peak() == run.work.peak());
-    CHECK(plan.work.peak() > 0);
-    CHECK(plan.work.used() == 0);
-    CHECK(run.work.used() == 0);
-    CHECK(plan.params.peak() == run.params.peak());
-  }
+  for (const Kind& kind : all_kinds())
+    for (int threads : {1, 2}) {
+      INFO(describe(kind));
+      Device plan;
+      plan.where = kind.where;
+      plan.threads = threads;
+      run_all(plan, kind.type);
+      TestDevice run(kind, threads);
+      run_all(run, kind.type);
+      CHECK(plan.planning());
+      CHECK(!run.planning());
+      CHECK(plan.work.peak() == run.work.peak());
+      CHECK(plan.work.peak() > 0);
+      CHECK(plan.work.used() == 0);
+      CHECK(run.work.used() == 0);
+      CHECK(plan.params.peak() == run.params.peak());
+    }
 }
 
 TEST_CASE("wrong shapes are refused with both shapes in the sentence") {
@@ -107,6 +112,23 @@ TEST_CASE("wrong types, ids and positions are refused") {
   const Tensor half = make(dev, {4, 6}, DType::bf16);
   CHECK(has(sentence([&] { op::embedding_forward(dev, half, ids, w); }), "y holds bf16, expected f32"));
   CHECK(has(sentence([&] { op::add(dev, half, y); }), "y holds bf16, x holds f32; both must be of one type"));
+  // what an op computes in is the type of its first operand; weight gradients, statistics and tables are f32
+  const Tensor half_w = make(dev, {5, 6}, DType::bf16), half_y = make(dev, {4, 5}, DType::bf16), y5 = make(dev, {4, 5}),
+               rstd = make(dev, {4}), half_rstd = make(dev, {4}, DType::bf16), gain = make(dev, {6}, DType::bf16);
+  CHECK(
+      has(sentence([&] { op::matmul_forward(dev, half_y, half, w, Write::overwrite); }), "w holds f32, expected bf16"));
+  CHECK(has(sentence([&] { op::matmul_forward(dev, half_y, y, w, Write::overwrite); }), "y holds bf16, expected f32"));
+  CHECK(has(sentence([&] { op::matmul_backward_input(dev, y, half_y, half_w, Write::overwrite); }),
+            "dx holds f32, expected bf16"));
+  CHECK(has(sentence([&] { op::matmul_backward_weight(dev, half_w, half_y, half); }), "dw holds bf16, expected f32"));
+  CHECK(has(sentence([&] { op::matmul_backward_weight(dev, w, y5, half); }), "dy holds f32, expected bf16"));
+  CHECK(has(sentence([&] { op::rmsnorm_forward(dev, half, half_rstd, half, gain, 1e-5f); }),
+            "rstd holds bf16, expected f32"));
+  CHECK(has(sentence([&] { op::rmsnorm_backward(dev, half, gain, half, half, gain, rstd, Write::overwrite); }),
+            "dw holds bf16, expected f32"));
+  CHECK(
+      has(sentence([&] { op::cross_entropy_forward(dev, half_rstd, half, ids); }), "losses holds bf16, expected f32"));
+  CHECK(has(sentence([&] { op::sum(dev, rstd.rows(0, 1), half, Write::overwrite); }), "x holds bf16, expected f32"));
   const Tensor table = make(dev, {10, 2, 2}), x = random(dev, {1, 11, 2, 4}, "x");
   op::rope_table(dev, table, 10000);
   CHECK(has(sentence([&] { op::rope_forward(dev, x, table, 1); }), "table has 10 positions"));

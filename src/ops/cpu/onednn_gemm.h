@@ -20,8 +20,13 @@ struct Gemm {
   std::int64_t lda = 0, ldb = 0, ldc = 0;
 };
 
-/// Runs it on dev.threads threads; the bits do not depend on their number. Any size may be 0. Takes oneDNN's scratch
-/// from dev.work; while planning it does only that. Not from inside a parallel region.
-void gemm(Device& dev, const Gemm& shape, const float* a, const float* b, float* c, Write mode);
+/// Runs it on dev.threads threads; the bits do not depend on their number. a, b, c: where the elements begin, and their
+/// types: a and b are both f32 (then c too) or both bf16 (c either: sums are taken in float, C [+ sum] is rounded
+/// once). Any size may be 0. Takes its scratch from dev.work; while planning it does only that. Not from inside a
+/// parallel region.
+void gemm(Device& dev, const Gemm& shape, In a, In b, Out c, Write mode);
+
+/// Does this CPU multiply bf16? Where not, products of bf16 are done in f32, tile by tile: correct, not faster.
+bool native_bf16();
 
 }  // namespace nsa::cpu
