@@ -20,9 +20,9 @@ const Tensor* members(const CompressWeights& w, int i) {
   return std::array{&w.pos, &w.w1, &w.b1, &w.w2, &w.b2}[static_cast<std::size_t>(i)];
 }
 
-CompressWeights weights_for(Device& dev, const ref::CompressSizes& s, const std::string& name, bool planning = false) {
+CompressWeights weights_for(Device& dev, const ref::CompressSizes& s, const std::string& name, DType type) {
   const auto tensor = [&](const Shape& dims, const char* part, double scale) {
-    return planning ? make(dev, dims) : random(dev, dims, name + part, scale);
+    return random(dev, dims, name + part, scale, 0, type);
   };
   CompressWeights w;
   if (s.kind == Compressor::mean) return w;
@@ -36,17 +36,16 @@ CompressWeights weights_for(Device& dev, const ref::CompressSizes& s, const std:
   return w;
 }
 
-Call call_for(Device& dev, const ref::CompressSizes& s) {
+Call call_for(Device& dev, const ref::CompressSizes& s, DType type = DType::f32) {
   const std::int64_t Tc = s.geometry.Tc(s.T);
-  const bool planning = dev.planning();
   Call a;
-  a.x = planning ? make(dev, {s.B, s.T, s.Hkv, s.D}) : random(dev, {s.B, s.T, s.Hkv, s.D}, "x");
-  a.dc = planning ? make(dev, {s.B, Tc, s.Hkv, s.D}) : random(dev, {s.B, Tc, s.Hkv, s.D}, "dc");
-  a.c = make(dev, a.dc.shape);
-  a.dx = make(dev, a.x.shape);
-  if (s.kind == Compressor::mlp) a.hidden = make(dev, {s.B, Tc, s.Hkv, s.E});
-  a.w = weights_for(dev, s, "w.", planning);
-  a.dw = weights_for(dev, s, "dw.", planning);  // backward adds: what was there must still be in it
+  a.x = random(dev, {s.B, s.T, s.Hkv, s.D}, "x", type);
+  a.dc = random(dev, {s.B, Tc, s.Hkv, s.D}, "dc", type);
+  a.c = make(dev, a.dc.shape, type);
+  a.dx = make(dev, a.x.shape, type);
+  if (s.kind == Compressor::mlp) a.hidden = make(dev, {s.B, Tc, s.Hkv, s.E}, type);
+  a.w = weights_for(dev, s, "w.", type);
+  a.dw = weights_for(dev, s, "dw.", DType::f32);  // backward adds: what was there must still be in it
   return a;
 }
 
@@ -59,29 +58,40 @@ ref::CompressParams<double> params_of(const CompressWeights& w) {
   return {values(w.pos), values(w.w1), values(w.b1), values(w.w2), values(w.b2)};
 }
 
-void check_compress(const ref::CompressSizes& s) {
-  INFO("kind " << static_cast<int>(s.kind) << " B " << s.B << " T " << s.T << " Hkv " << s.Hkv << " D " << s.D << " E "
-               << s.E);
-  INFO("l " << s.geometry.l << " d " << s.geometry.d);
-  TestDevice dev(1, 64, 64);
-  const Call a = call_for(dev, s);
+/// c, hidden, dx, then the gradients of the weights added to what was there; `store` is what a program does to a number
+/// that it puts into a tensor.
+template <class Store>
+std::vector<std::vector<double>> evaluate(const Call& a, const ref::CompressSizes& s, Store store) {
   const auto x = values(a.x), dc = values(a.dc);
-  const auto w = params_of(a.w);
-  const auto forward = ref::compress_forward(s, x, w);
-  auto want = ref::compress_backward(s, dc, forward.hidden, x, w);
-  auto expected = params_of(a.dw);
-  const std::array grads{&want.w.pos, &want.w.w1, &want.w.b1, &want.w.w2, &want.w.b2};
-  const std::array before{&expected.pos, &expected.w1, &expected.b1, &expected.w2, &expected.b2};
+  const auto w = params_of(a.w), before = params_of(a.dw);
+  const auto forward = ref::compress_forward(s, x, w, store);
+  const auto back = ref::compress_backward(s, dc, forward.hidden, x, w, store);
+  std::vector<std::vector<double>> results{forward.c, forward.hidden, back.dx,   before.pos,
+                                           before.w1, before.b1,      before.w2, before.b2};
+  const std::array grads{&back.w.pos, &back.w.w1, &back.w.b1, &back.w.w2, &back.w.b2};
   for (std::size_t i = 0; i < grads.size(); ++i)
-    for (std::size_t k = 0; k < grads[i]->size(); ++k) (*before[i])[k] += (*grads[i])[k];
+    for (std::size_t k = 0; k < grads[i]->size(); ++k) results[3 + i][k] += (*grads[i])[k];
+  return results;
+}
 
+void check_compress(const ref::CompressSizes& s, const Kind& kind) {
+  INFO("kind " << static_cast<int>(s.kind) << " B " << s.B << " T " << s.T << " Hkv " << s.Hkv << " D " << s.D << " E "
+               << s.E << ", " << describe(kind));
+  INFO("l " << s.geometry.l << " d " << s.geometry.d);
+  TestDevice dev(kind);
+  const Call a = call_for(dev, s, kind.type);
+  const auto want = evaluate(a, s, ref::Exact());
+  const auto plain = kind.type == DType::bf16 ? evaluate(a, s, [](double e) { return rounded_to_bf16(e); }) : want;
   run(dev, a, s);
-  check_close("c", a.c, forward.c);
-  if (a.hidden) check_close("hidden", a.hidden, forward.hidden);
-  check_close("dx", a.dx, want.dx);
+  // the f32 results of bf16 numbers are held to the plain program too
+  const auto check = [&](const std::string& name, In got, std::size_t i) {
+    if (got) check_close(name, got, want[i], std::max(tolerance(DType::f32), 2 * difference(plain[i], want[i]).error));
+  };
+  check("c", a.c, 0);
+  check("hidden", a.hidden, 1);
+  check("dx", a.dx, 2);
   for (int i = 0; i < 5; ++i)
-    if (*members(a.dw, i))
-      check_close(std::string("d_") + kWeightNames[i], *members(a.dw, i), *before[static_cast<std::size_t>(i)]);
+    check(std::string("d_") + kWeightNames[i], *members(a.dw, i), 3 + static_cast<std::size_t>(i));
 }
 
 constexpr Compressor kKinds[] = {Compressor::mlp, Compressor::linear, Compressor::mean};
@@ -99,59 +109,67 @@ ref::CompressSizes sizes(Compressor kind, std::int64_t B, std::int64_t T, std::i
 
 TEST_CASE("compression matches the reference, forward and backward", "[compress]") {
   const std::int64_t geometries[][2] = {{32, 16}, {16, 16}, {8, 4}, {12, 4}, {1, 1}};
-  for (Compressor kind : kKinds)
-    for (const auto& [l, d] : geometries)
-      for (std::int64_t T : {1, 7, 31, 32, 33, 47, 48, 129}) check_compress(sizes(kind, 2, T, 2, 8, 12, l, d));
+  for (const Kind& kind : all_kinds())
+    for (Compressor compressor : kKinds)
+      for (const auto& [l, d] : geometries)
+        for (std::int64_t T : {1, 7, 31, 32, 33, 47, 48, 129})
+          check_compress(sizes(compressor, 2, T, 2, 8, 12, l, d), kind);
 }
 
 TEST_CASE("compression with other head counts and sizes", "[compress]") {
-  for (Compressor kind : kKinds) {
-    check_compress(sizes(kind, 1, 70, 1, 24, 10, 8, 4));
-    check_compress(sizes(kind, 3, 65, 3, 13, 7, 12, 4));
-    check_compress(sizes(kind, 2, 100, 2, 16, 70, 16, 4));
-  }
+  for (const Kind& kind : all_kinds())
+    for (Compressor compressor : kKinds) {
+      check_compress(sizes(compressor, 1, 70, 1, 24, 10, 8, 4), kind);
+      check_compress(sizes(compressor, 3, 65, 3, 13, 7, 12, 4), kind);
+      check_compress(sizes(compressor, 2, 100, 2, 16, 70, 16, 4), kind);
+      check_compress(sizes(compressor, 1, 20, 3, 100, 7, 12, 4), kind);
+    }
 }
 
 TEST_CASE("no complete block: no rows, and x gets gradient 0", "[compress]") {
-  for (Compressor kind : kKinds) {
-    const auto s = sizes(kind, 2, 31, 2, 8, 12, 32, 16);
-    TestDevice dev(1, 64, 64);
-    const Call a = call_for(dev, s);
-    const Tensor before = a.dw.w1 ? clone(dev, a.dw.w1) : Tensor{};
-    run(dev, a, s);
-    check_close("dx", a.dx, std::vector<double>(static_cast<std::size_t>(a.dx.numel()), 0.0), 0);
-    if (a.dw.w1) CHECK(same_bits(a.dw.w1, before));
-  }
+  for (const Kind& kind : all_kinds())
+    for (Compressor compressor : kKinds) {
+      const auto s = sizes(compressor, 2, 31, 2, 8, 12, 32, 16);
+      TestDevice dev(kind);
+      const Call a = call_for(dev, s, kind.type);
+      const Tensor before = a.dw.w1 ? clone(dev, a.dw.w1) : Tensor{};
+      run(dev, a, s);
+      check_close("dx", a.dx, std::vector<double>(static_cast<std::size_t>(a.dx.numel()), 0.0), 0);
+      if (a.dw.w1) CHECK(same_bits(a.dw.w1, before));
+    }
 }
 
 TEST_CASE("compression: the same bits for any number of threads", "[compress]") {
-  for (Compressor kind : kKinds) {
-    const auto s = sizes(kind, 2, 700, 2, 24, 40, 16, 4);
-    TestDevice one(1, 64, 64), two(2, 64, 64), three(3, 64, 64);
-    const Call a = call_for(one, s);
-    run(one, a, s);
-    for (TestDevice* dev : {&two, &three}) {
-      const Call b = call_for(*dev, s);
-      run(*dev, b, s);
-      CHECK(same_bits(a.c, b.c));
-      CHECK(same_bits(a.dx, b.dx));
-      for (int i = 0; i < 5; ++i) CHECK(same_bits(*members(a.dw, i), *members(b.dw, i)));
+  for (const Kind& kind : all_kinds())
+    for (Compressor compressor : kKinds) {
+      const auto s = sizes(compressor, 2, 700, 2, 24, 40, 16, 4);
+      TestDevice one(kind, 1), two(kind, 2), three(kind, 3);
+      const Call a = call_for(one, s, kind.type);
+      run(one, a, s);
+      for (TestDevice* dev : {&two, &three}) {
+        const Call b = call_for(*dev, s, kind.type);
+        run(*dev, b, s);
+        CHECK(same_bits(a.c, b.c));
+        CHECK(same_bits(a.dx, b.dx));
+        for (int i = 0; i < 5; ++i)
+          if (*members(a.dw, i)) CHECK(same_bits(*members(a.dw, i), *members(b.dw, i)));
+      }
     }
-  }
 }
 
 TEST_CASE("compression: planned bytes are the bytes used, and all are given back", "[compress]") {
-  for (Compressor kind : kKinds)
-    for (std::int64_t T : {7, 129}) {
-      const auto s = sizes(kind, 2, T, 3, 8, 12, 8, 4);
-      Device plan;
-      run(plan, call_for(plan, s), s);
-      TestDevice dev(1, 64, 64);
-      run(dev, call_for(dev, s), s);
-      CHECK(plan.work.peak() == dev.work.peak());
-      CHECK(plan.work.used() == 0);
-      CHECK(dev.work.used() == 0);
-    }
+  for (const Kind& kind : all_kinds())
+    for (Compressor compressor : kKinds)
+      for (std::int64_t T : {7, 129}) {
+        const auto s = sizes(compressor, 2, T, 3, 8, 12, 8, 4);
+        Device plan;
+        run(plan, call_for(plan, s, kind.type), s);
+        TestDevice dev(kind);
+        run(dev, call_for(dev, s, kind.type), s);
+        CHECK(plan.work.peak() == dev.work.peak());
+        CHECK(plan.work.used() == 0);
+        CHECK(dev.work.used() == 0);
+      }
 }
 
 TEST_CASE("compression fronts name what does not fit", "[compress]") {

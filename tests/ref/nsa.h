@@ -55,21 +55,29 @@ struct Compressed {
   Vec<T> c, hidden;  // (B,Tc,Hkv,D), pre-activation (B,Tc,Hkv,E)
 };
 
+/// What becomes of a number that a program puts into a tensor: nothing, in a reference; a plain bf16 program rounds it.
+struct Exact {
+  template <class T>
+  T operator()(const T& x) const {
+    return x;
+  }
+};
+
 /// concat_r(x_r + pos_r) of block i, as l*D numbers (pos absent for mean)
-template <class T>
+template <class T, class Store = Exact>
 Vec<T> gather_block(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w, std::int64_t b, std::int64_t i,
-                    std::int64_t h) {
+                    std::int64_t h, Store store = {}) {
   Vec<T> block(s.geometry.l * s.D);
   for (std::int64_t r = 0; r < s.geometry.l; ++r)
     for (std::int64_t e = 0; e < s.D; ++e) {
       block[r * s.D + e] = x[((b * s.T + i * s.geometry.d + r) * s.Hkv + h) * s.D + e];
-      if (!w.pos.empty()) block[r * s.D + e] += w.pos[(h * s.geometry.l + r) * s.D + e];
+      if (!w.pos.empty()) block[r * s.D + e] = store(block[r * s.D + e] + w.pos[(h * s.geometry.l + r) * s.D + e]);
     }
   return block;
 }
 
-template <class T>
-Compressed<T> compress_forward(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w) {
+template <class T, class Store = Exact>
+Compressed<T> compress_forward(const CompressSizes& s, const Vec<T>& x, const CompressParams<T>& w, Store store = {}) {
   const std::int64_t Tc = s.geometry.Tc(s.T), D = s.D, E = s.E, K = s.geometry.l * D;
   Compressed<T> out;
   out.c.assign(s.B * Tc * s.Hkv * D, T(0));
@@ -77,7 +85,7 @@ Compressed<T> compress_forward(const CompressSizes& s, const Vec<T>& x, const Co
   for (std::int64_t b = 0; b < s.B; ++b)
     for (std::int64_t i = 0; i < Tc; ++i)
       for (std::int64_t h = 0; h < s.Hkv; ++h) {
-        const Vec<T> block = gather_block(s, x, w, b, i, h);
+        const Vec<T> block = gather_block(s, x, w, b, i, h, store);
         const std::int64_t row = (b * Tc + i) * s.Hkv + h;
         T* c = &out.c[row * D];
         if (s.kind == Compressor::mean) {
@@ -87,7 +95,7 @@ Compressed<T> compress_forward(const CompressSizes& s, const Vec<T>& x, const Co
         Vec<T> z(E);
         for (std::int64_t e = 0; e < E; ++e) {
           for (std::int64_t k = 0; k < K; ++k) z[e] += w.w1[(h * E + e) * K + k] * block[k];
-          if (s.kind == Compressor::mlp) z[e] += w.b1[h * E + e];
+          if (s.kind == Compressor::mlp) z[e] = store(z[e] + w.b1[h * E + e]);
         }
         if (s.kind == Compressor::linear) {
           std::copy(z.begin(), z.end(), c);
@@ -96,9 +104,10 @@ Compressed<T> compress_forward(const CompressSizes& s, const Vec<T>& x, const Co
         std::copy(z.begin(), z.end(), &out.hidden[row * E]);
         for (std::int64_t o = 0; o < D; ++o) {
           c[o] = w.b2[h * D + o];
-          for (std::int64_t e = 0; e < E; ++e) c[o] += w.w2[(h * D + o) * E + e] * z[e] * sigmoid(z[e]);
+          for (std::int64_t e = 0; e < E; ++e) c[o] += w.w2[(h * D + o) * E + e] * store(z[e] * sigmoid(z[e]));
         }
       }
+  for (T& e : out.c) e = store(e);
   return out;
 }
 
@@ -108,15 +117,15 @@ struct CompressGrads {
   CompressParams<T> w;
 };
 
-template <class T>
+template <class T, class Store = Exact>
 CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, const Vec<T>& hidden, const Vec<T>& x,
-                                   const CompressParams<T>& w) {
+                                   const CompressParams<T>& w, Store store = {}) {
   const std::int64_t Tc = s.geometry.Tc(s.T), D = s.D, E = s.E, K = s.geometry.l * D;
   CompressGrads<T> g{Vec<T>(s.B * s.T * s.Hkv * D), s.zeros<T>()};
   for (std::int64_t b = 0; b < s.B; ++b)
     for (std::int64_t i = 0; i < Tc; ++i)
       for (std::int64_t h = 0; h < s.Hkv; ++h) {
-        const Vec<T> block = gather_block(s, x, w, b, i, h);
+        const Vec<T> block = gather_block(s, x, w, b, i, h, store);
         const std::int64_t row = (b * Tc + i) * s.Hkv + h;
         Vec<T> d_block(K);
         if (s.kind == Compressor::mean) {
@@ -128,10 +137,10 @@ CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, con
             for (std::int64_t e = 0; e < E; ++e) {
               const T z = hidden[row * E + e], sig = sigmoid(z);
               for (std::int64_t o = 0; o < D; ++o) {
-                g.w.w2[(h * D + o) * E + e] += dc[row * D + o] * z * sig;
+                g.w.w2[(h * D + o) * E + e] += dc[row * D + o] * store(z * sig);
                 dz[e] += dc[row * D + o] * w.w2[(h * D + o) * E + e];
               }
-              dz[e] *= sig * (T(1) + z * (T(1) - sig));
+              dz[e] = store(store(dz[e]) * sig * (T(1) + z * (T(1) - sig)));
               g.w.b1[h * E + e] += dz[e];
             }
             for (std::int64_t o = 0; o < D; ++o) g.w.b2[h * D + o] += dc[row * D + o];
@@ -141,11 +150,13 @@ CompressGrads<T> compress_backward(const CompressSizes& s, const Vec<T>& dc, con
               g.w.w1[(h * E + e) * K + k] += dz[e] * block[k];
               d_block[k] += dz[e] * w.w1[(h * E + e) * K + k];
             }
+          for (T& e : d_block) e = store(e);
           for (std::int64_t k = 0; k < K; ++k) g.w.pos[h * K + k] += d_block[k];
         }
         for (std::int64_t k = 0; k < K; ++k)
           g.dx[((b * s.T + i * s.geometry.d + k / D) * s.Hkv + h) * D + k % D] += d_block[k];
       }
+  for (T& e : g.dx) e = store(e);
   return g;
 }
 

@@ -6,11 +6,12 @@
 // (Tc + R - 1 per sequence), so nothing is padded. Bytes: the chunks of one head are B*T*D floats; FLOPs forward: 2 B T
 // (l/d) D E per head. Reductions: GEMMs and column sums, fixed order.
 #include <algorithm>
-#include <cstring>
 
 #include "core/parallel.h"
 #include "nsa/ops.h"
+#include "ops/cpu/convert.h"
 #include "ops/cpu/grain.h"
+#include "ops/cpu/kernel.h"
 #include "ops/ops.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -25,7 +26,8 @@ namespace HWY_NAMESPACE {
 namespace {
 
 // act = silu(z); act may be z.
-void silu_piece(float* act, const float* z, std::int64_t n) {
+template <class T>
+HWY_INLINE void silu_piece(T* act, const T* z, std::int64_t n) {
   for_row(n, [&](auto at, std::int64_t i) HWY_ATTR {
     const TileVec v = at.load(z + i);
     at.store(hn::Mul(v, sigmoid(v)), act + i);
@@ -33,13 +35,19 @@ void silu_piece(float* act, const float* z, std::int64_t n) {
 }
 
 // dz *= silu'(z), silu'(z) = s + z s (1 - s).
-void silu_backward_piece(float* dz, const float* z, std::int64_t n) {
+template <class T>
+HWY_INLINE void silu_backward_piece(T* dz, const T* z, std::int64_t n) {
   const TileVec one = row_set(1.0f);
   for_row(n, [&](auto at, std::int64_t i) HWY_ATTR {
     const TileVec v = at.load(z + i), s = sigmoid(v);
     at.store(hn::Mul(at.load(dz + i), hn::MulAdd(hn::Mul(v, s), hn::Sub(one, s), s)), dz + i);
   });
 }
+
+void silu_piece_f32(float* act, const float* z, std::int64_t n) { silu_piece(act, z, n); }
+void silu_piece_bf16(bf16* act, const bf16* z, std::int64_t n) { silu_piece(act, z, n); }
+void silu_backward_piece_f32(float* dz, const float* z, std::int64_t n) { silu_backward_piece(dz, z, n); }
+void silu_backward_piece_bf16(bf16* dz, const bf16* z, std::int64_t n) { silu_backward_piece(dz, z, n); }
 
 }  // namespace
 }  // namespace HWY_NAMESPACE
@@ -48,8 +56,10 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nsa {
-HWY_EXPORT(silu_piece);
-HWY_EXPORT(silu_backward_piece);
+HWY_EXPORT(silu_piece_f32);
+HWY_EXPORT(silu_piece_bf16);
+HWY_EXPORT(silu_backward_piece_f32);
+HWY_EXPORT(silu_backward_piece_bf16);
 
 namespace cpu {
 namespace {
@@ -76,11 +86,21 @@ struct Sizes {
   Tensor w2_head(In w2, std::int64_t h) const { return w2.rows(h, h + 1).view({D, E}); }
 };
 
-void copy_rows(Device& dev, float* to, std::int64_t to_stride, const float* from, std::int64_t from_stride,
-               std::int64_t rows, std::int64_t width) {
-  parallel_ranges(dev.threads, rows, rows_per_piece(width), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t n = begin; n < end; ++n)
-      std::memcpy(to + n * to_stride, from + n * from_stride, static_cast<std::size_t>(width) * sizeof(float));
+/// Rows inside a tensor: the first begins at element `first`, the next `stride` elements behind it.
+struct Rows {
+  const Tensor& of;
+  std::int64_t first, stride;
+};
+
+void copy_rows(Device& dev, const Rows& to, const Rows& from, std::int64_t rows, std::int64_t width) {
+  dispatch_type(to.of.dtype, [&]<class To>() {
+    dispatch_type(from.of.dtype, [&]<class From>() {
+      To* to_0 = to.of.raw<To>() + to.first;
+      const From* from_0 = from.of.raw<From>() + from.first;
+      parallel_ranges(dev.threads, rows, rows_per_piece(width), [&](std::int64_t begin, std::int64_t end, int) {
+        for (std::int64_t n = begin; n < end; ++n) convert(to_0 + n * to.stride, from_0 + n * from.stride, width);
+      });
+    });
   });
 }
 
@@ -89,8 +109,7 @@ void gather_chunks(Device& dev, Out chunks_h, In x, std::int64_t h, const Sizes&
   if (dev.planning()) return;
   const std::int64_t tokens = z.chunks * z.d;
   for (std::int64_t b = 0; b < z.B; ++b)
-    copy_rows(dev, chunks_h.raw<float>() + b * tokens * z.D, z.D, x.raw<float>() + (b * z.T * z.Hkv + h) * z.D,
-              z.Hkv * z.D, tokens, z.D);
+    copy_rows(dev, {chunks_h, b * tokens * z.D, z.D}, {x, (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D}, tokens, z.D);
 }
 
 /// The opposite, into dx; tokens behind the last complete block are in no block: 0.
@@ -98,10 +117,11 @@ void scatter_chunks(Device& dev, Out dx, In chunks_h, std::int64_t h, const Size
   if (dev.planning()) return;
   const std::int64_t tokens = z.chunks * z.d;
   for (std::int64_t b = 0; b < z.B; ++b) {
-    copy_rows(dev, dx.raw<float>() + (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D, chunks_h.raw<float>() + b * tokens * z.D,
-              z.D, tokens, z.D);
-    for (std::int64_t t = tokens; t < z.T; ++t)
-      std::fill_n(dx.raw<float>() + ((b * z.T + t) * z.Hkv + h) * z.D, z.D, 0.0f);
+    copy_rows(dev, {dx, (b * z.T * z.Hkv + h) * z.D, z.Hkv * z.D}, {chunks_h, b * tokens * z.D, z.D}, tokens, z.D);
+    dispatch_type(dx.dtype, [&]<class Type>() {
+      for (std::int64_t t = tokens; t < z.T; ++t)
+        std::fill_n(dx.raw<Type>() + ((b * z.T + t) * z.Hkv + h) * z.D, z.D, Type(0.0f));
+    });
   }
 }
 
@@ -109,56 +129,62 @@ void scatter_chunks(Device& dev, Out dx, In chunks_h, std::int64_t h, const Size
 void gather_head(Device& dev, Out y_h, In y, std::int64_t h) {
   if (dev.planning()) return;
   const std::int64_t Hkv = y.dim(2), W = y.dim(3);
-  copy_rows(dev, y_h.raw<float>(), W, y.raw<float>() + h * W, Hkv * W, y_h.dim(0), W);
+  copy_rows(dev, {y_h, 0, W}, {y, h * W, Hkv * W}, y_h.dim(0), W);
 }
 
 void scatter_head(Device& dev, Out y, In y_h, std::int64_t h) {
   if (dev.planning()) return;
   const std::int64_t Hkv = y.dim(2), W = y.dim(3);
-  copy_rows(dev, y.raw<float>() + h * W, Hkv * W, y_h.raw<float>(), W, y_h.dim(0), W);
+  copy_rows(dev, {y, h * W, Hkv * W}, {y_h, 0, W}, y_h.dim(0), W);
 }
 
 /// Every row of y (N,W) = row h of bias (Hkv,W)
 void fill_rows(Device& dev, Out y, In bias, std::int64_t h) {
   if (dev.planning()) return;
-  copy_rows(dev, y.raw<float>(), y.dim(1), bias.raw<float>() + h * y.dim(1), 0, y.dim(0), y.dim(1));
+  const std::int64_t W = y.dim(1);
+  copy_rows(dev, {y, 0, W}, {bias, h * W, 0}, y.dim(0), W);
 }
 
-/// z_h[b,i,e] = offset[e] + sum_r part[b, i+r, e*R + r]: block i from its R chunks. offset (1,E)
+/// z_h[b,i,e] = offset[e] + sum_r part[b, i+r, e*R + r]: block i from its R chunks. offset (1,E) and part are f32
 void add_chunks(Device& dev, Out z_h, In part, In offset, const Sizes& z) {
   if (dev.planning()) return;
   const float *part_0 = part.raw<float>(), *offset_0 = offset.raw<float>();
-  float* z_0 = z_h.raw<float>();
-  parallel_ranges(dev.threads, z.B * z.Tc, rows_per_piece(z.E * z.R), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const float* part_bi = part_0 + (row / z.Tc * z.chunks + row % z.Tc) * z.E * z.R;
-      float* z_bi = z_0 + row * z.E;
-      for (std::int64_t e = 0; e < z.E; ++e) {
-        float sum = offset_0[e];
-        for (std::int64_t r = 0; r < z.R; ++r) sum += part_bi[r * z.E * z.R + e * z.R + r];
-        z_bi[e] = sum;
+  dispatch_type(z_h.dtype, [&]<class Type>() {
+    Type* z_0 = z_h.raw<Type>();
+    parallel_ranges(dev.threads, z.B * z.Tc, rows_per_piece(z.E * z.R), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        const float* part_bi = part_0 + (row / z.Tc * z.chunks + row % z.Tc) * z.E * z.R;
+        Type* z_bi = z_0 + row * z.E;
+        for (std::int64_t e = 0; e < z.E; ++e) {
+          float sum = offset_0[e];
+          for (std::int64_t r = 0; r < z.R; ++r) sum += part_bi[r * z.E * z.R + e * z.R + r];
+          z_bi[e] = static_cast<Type>(sum);
+        }
       }
-    }
+    });
   });
 }
 
 /// The transpose: d_part[b, k, e*R + r] = dz_h[b, k-r, e], 0 where there is no block k-r.
 void spread_chunks(Device& dev, Out d_part, In dz_h, const Sizes& z) {
   if (dev.planning()) return;
-  float* d_part_0 = d_part.raw<float>();
-  const float* dz_0 = dz_h.raw<float>();
-  parallel_ranges(dev.threads, z.B * z.chunks, rows_per_piece(z.E * z.R),
-                  [&](std::int64_t begin, std::int64_t end, int) {
-                    for (std::int64_t row = begin; row < end; ++row) {
-                      const std::int64_t b = row / z.chunks, k = row % z.chunks;
-                      float* d_part_bk = d_part_0 + row * z.E * z.R;
-                      for (std::int64_t r = 0; r < z.R; ++r) {
-                        const bool exists = 0 <= k - r && k - r < z.Tc;
-                        const float* dz_bi = exists ? dz_0 + (b * z.Tc + k - r) * z.E : nullptr;
-                        for (std::int64_t e = 0; e < z.E; ++e) d_part_bk[e * z.R + r] = exists ? dz_bi[e] : 0.0f;
-                      }
-                    }
-                  });
+  dispatch_type(dz_h.dtype, [&]<class Type>() {
+    Type* d_part_0 = d_part.raw<Type>();
+    const Type* dz_0 = dz_h.raw<Type>();
+    const auto row = [&](std::int64_t bk) {
+      const std::int64_t b = bk / z.chunks, k = bk % z.chunks;
+      Type* d_part_bk = d_part_0 + bk * z.E * z.R;
+      for (std::int64_t r = 0; r < z.R; ++r) {
+        const bool exists = 0 <= k - r && k - r < z.Tc;
+        const Type* dz_bi = exists ? dz_0 + (b * z.Tc + k - r) * z.E : nullptr;
+        for (std::int64_t e = 0; e < z.E; ++e) d_part_bk[e * z.R + r] = exists ? dz_bi[e] : Type(0.0f);
+      }
+    };
+    parallel_ranges(dev.threads, z.B * z.chunks, rows_per_piece(z.E * z.R),
+                    [&](std::int64_t begin, std::int64_t end, int) {
+                      for (std::int64_t bk = begin; bk < end; ++bk) row(bk);
+                    });
+  });
 }
 
 /// Row h of sum (Hkv,W) = [that row +] the column sums of y (N,W), each column from the first row to the last, in
@@ -167,49 +193,66 @@ void column_sums(Device& dev, Out sum, std::int64_t h, In y, Write mode) {
   if (dev.planning()) return;
   constexpr std::int64_t kColumns = 64;
   const std::int64_t N = y.dim(0), W = y.dim(1);
-  float* sum_h = sum.raw<float>() + h * W;
-  const float* y_n = y.raw<float>();
-  parallel_ranges(dev.threads, W, kColumns, [&](std::int64_t begin, std::int64_t end, int) {
-    double total[kColumns] = {};
-    for (std::int64_t n = 0; n < N; ++n)
-      for (std::int64_t c = begin; c < end; ++c) total[c - begin] += y_n[n * W + c];
-    for (std::int64_t c = begin; c < end; ++c)
-      sum_h[c] = static_cast<float>(total[c - begin]) + (mode == Write::add ? sum_h[c] : 0.0f);
+  dispatch_type(sum.dtype, [&]<class Sum>() {
+    dispatch_type(y.dtype, [&]<class Type>() {
+      Sum* sum_h = sum.raw<Sum>() + h * W;
+      const Type* y_n = y.raw<Type>();
+      parallel_ranges(dev.threads, W, kColumns, [&](std::int64_t begin, std::int64_t end, int) {
+        double total[kColumns] = {};
+        for (std::int64_t n = 0; n < N; ++n)
+          for (std::int64_t c = begin; c < end; ++c) total[c - begin] += static_cast<float>(y_n[n * W + c]);
+        for (std::int64_t c = begin; c < end; ++c) {
+          const float before = mode == Write::add ? static_cast<float>(sum_h[c]) : 0.0f;
+          sum_h[c] = static_cast<Sum>(static_cast<float>(total[c - begin]) + before);
+        }
+      });
+    });
   });
 }
 
 void silu(Device& dev, Out act, In z_h) {
   if (dev.planning()) return;
-  float* to = act.raw<float>();
-  const float* from = z_h.raw<float>();
-  parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(silu_piece)(to + begin, from + begin, end - begin);
+  dispatch_type(z_h.dtype, [&]<class Type>() {
+    Type* to = act.raw<Type>();
+    const Type* from = z_h.raw<Type>();
+    parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
+      NSA_KERNEL(Type, silu_piece)(to + begin, from + begin, end - begin);
+    });
   });
 }
 
 void silu_backward(Device& dev, InOut dz_h, In z_h) {
   if (dev.planning()) return;
-  float* dz = dz_h.raw<float>();
-  const float* z = z_h.raw<float>();
-  parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(silu_backward_piece)(dz + begin, z + begin, end - begin);
+  dispatch_type(z_h.dtype, [&]<class Type>() {
+    Type* dz = dz_h.raw<Type>();
+    const Type* z = z_h.raw<Type>();
+    parallel_ranges(dev.threads, z_h.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int) {
+      NSA_KERNEL(Type, silu_backward_piece)(dz + begin, z + begin, end - begin);
+    });
   });
 }
+
+constexpr std::int64_t kSums = 256;  // columns summed at a time
 
 // mean: kv heads are not told apart, a row is (Hkv*D).
 void mean_forward(Device& dev, Out c, In x, const Sizes& z) {
   if (dev.planning()) return;
   const std::int64_t W = z.Hkv * z.D;
   const float scale = 1.0f / static_cast<float>(z.l);
-  parallel_ranges(dev.threads, z.B * z.Tc, rows_per_piece(z.l * W), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const float* x_bt = x.raw<float>() + (row / z.Tc * z.T + row % z.Tc * z.d) * W;
-      float* c_bi = c.raw<float>() + row * W;
-      std::fill_n(c_bi, W, 0.0f);
+  dispatch_type(x.dtype, [&]<class Type>() {
+    const auto columns = [&](std::int64_t row, std::int64_t first) {
+      const std::int64_t n = std::min(kSums, W - first);
+      const Type* x_bt = x.raw<Type>() + (row / z.Tc * z.T + row % z.Tc * z.d) * W + first;
+      float sum[kSums] = {};
       for (std::int64_t r = 0; r < z.l; ++r, x_bt += W)
-        for (std::int64_t k = 0; k < W; ++k) c_bi[k] += x_bt[k];
-      for (std::int64_t k = 0; k < W; ++k) c_bi[k] *= scale;
-    }
+        for (std::int64_t k = 0; k < n; ++k) sum[k] += static_cast<float>(x_bt[k]);
+      Type* c_bi = c.raw<Type>() + row * W + first;
+      for (std::int64_t k = 0; k < n; ++k) c_bi[k] = static_cast<Type>(sum[k] * scale);
+    };
+    parallel_ranges(dev.threads, z.B * z.Tc, rows_per_piece(z.l * W), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t row = begin; row < end; ++row)
+        for (std::int64_t first = 0; first < W; first += kSums) columns(row, first);
+    });
   });
 }
 
@@ -218,15 +261,21 @@ void mean_backward(Device& dev, Out dx, In dc, const Sizes& z) {
   if (dev.planning()) return;
   const std::int64_t W = z.Hkv * z.D;
   const float scale = 1.0f / static_cast<float>(z.l);
-  parallel_ranges(dev.threads, z.B * z.T, rows_per_piece(W), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t b = row / z.T, t = row % z.T;
-      const std::int64_t first = std::max<std::int64_t>(0, t / z.d - z.R + 1), last = std::min(t / z.d, z.Tc - 1);
-      float* dx_bt = dx.raw<float>() + row * W;
-      std::fill_n(dx_bt, W, 0.0f);
-      for (std::int64_t i = first; i <= last; ++i)
-        for (std::int64_t k = 0; k < W; ++k) dx_bt[k] += scale * dc.raw<float>()[(b * z.Tc + i) * W + k];
-    }
+  dispatch_type(dc.dtype, [&]<class Type>() {
+    const auto columns = [&](std::int64_t row, std::int64_t first) {
+      const std::int64_t n = std::min(kSums, W - first), b = row / z.T, t = row % z.T;
+      const std::int64_t begin = std::max<std::int64_t>(0, t / z.d - z.R + 1), last = std::min(t / z.d, z.Tc - 1);
+      float sum[kSums] = {};
+      for (std::int64_t i = begin; i <= last; ++i) {
+        const Type* dc_bi = dc.raw<Type>() + (b * z.Tc + i) * W + first;
+        for (std::int64_t k = 0; k < n; ++k) sum[k] += scale * static_cast<float>(dc_bi[k]);
+      }
+      convert(dx.raw<Type>() + row * W + first, sum, n);
+    };
+    parallel_ranges(dev.threads, z.B * z.T, rows_per_piece(W), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t row = begin; row < end; ++row)
+        for (std::int64_t first = 0; first < W; first += kSums) columns(row, first);
+    });
   });
 }
 
@@ -240,9 +289,9 @@ void compress_forward(Device& dev, Out c, Saved hidden, In x, const CompressWeig
   const bool mlp = kind == Compressor::mlp;
 
   ArenaScope scope(dev.work);
-  const Tensor chunks_h = dev.scratch({z.B * z.chunks, z.d * z.D}), part = dev.scratch({z.B * z.chunks, z.E * z.R}),
-               offset = dev.scratch({1, z.E});
-  const Tensor z_h = dev.scratch({z.B * z.Tc, z.E}), c_h = mlp ? dev.scratch({z.B * z.Tc, z.D}) : z_h;
+  const Tensor chunks_h = dev.scratch({z.B * z.chunks, z.d * z.D}, x.dtype);
+  const Tensor part = dev.scratch({z.B * z.chunks, z.E * z.R}), offset = dev.scratch({1, z.E});  // sums are f32
+  const Tensor z_h = dev.scratch({z.B * z.Tc, z.E}, x.dtype), c_h = mlp ? dev.scratch({z.B * z.Tc, z.D}) : z_h;
   for (std::int64_t h = 0; h < z.Hkv; ++h) {
     // z = W1 (x + pos) + b1
     gather_chunks(dev, chunks_h, x, h, z);
@@ -270,10 +319,11 @@ void compress_backward(Device& dev, Out dx, const CompressWeights& d_weights, In
   const bool mlp = kind == Compressor::mlp;
 
   ArenaScope scope(dev.work);
-  const Tensor chunks_h = dev.scratch({z.B * z.chunks, z.d * z.D}), d_part = dev.scratch({z.B * z.chunks, z.E * z.R}),
-               dz_sum = dev.scratch({1, z.E});
-  const Tensor dc_h = dev.scratch({z.B * z.Tc, z.D});
-  const auto mlp_scratch = [&] { return mlp ? dev.scratch({z.B * z.Tc, z.E}) : Tensor{}; };
+  const auto scratch = [&](const Shape& dims) { return dev.scratch(dims, x.dtype); };  // all are operands of products
+  const Tensor chunks_h = scratch({z.B * z.chunks, z.d * z.D}), d_part = scratch({z.B * z.chunks, z.E * z.R}),
+               dz_sum = scratch({1, z.E});
+  const Tensor dc_h = scratch({z.B * z.Tc, z.D});
+  const auto mlp_scratch = [&] { return mlp ? scratch({z.B * z.Tc, z.E}) : Tensor{}; };
   const Tensor z_h = mlp_scratch(), act = mlp_scratch(), dz_h = mlp ? mlp_scratch() : dc_h;  // linear: z is c
   for (std::int64_t h = 0; h < z.Hkv; ++h) {
     gather_head(dev, dc_h, dc, h);
