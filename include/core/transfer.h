@@ -28,4 +28,7 @@ std::vector<T> downloaded(In from) {
   return v;
 }
 
+/// The elements of an f32 or bf16 tensor as floats, on the host.
+std::vector<float> downloaded_floats(In from);
+
 }  // namespace nsa

@@ -31,7 +31,7 @@ struct TrainBench {
 
 /// Whole optimizer steps of a config on random tokens: `repeat` timed ones after one to warm up, one more with the
 /// profile on.
-TrainBench bench_train(const Config& config, int threads, int repeat);
+TrainBench bench_train(const Config& config, int repeat);
 
 struct AttentionSizes {
   AttentionConfig attention;  ///< type, heads, head dims and NSA block sizes

@@ -5,7 +5,16 @@
 #include <string>
 #include <vector>
 
+#include "train/config.h"
+
 namespace nsa {
+
+/// Where and in what type of numbers to compute.
+struct VerifyOptions {
+  DeviceType device = DeviceType::cpu;
+  int threads = 1;
+  DType type = DType::f32;
+};
 
 /// One tensor compared with the file.
 struct VerifyRow {
@@ -23,8 +32,8 @@ struct VerifyReport {
   bool ok() const;
 };
 
-/// Runs the layer or model a golden file describes on the CPU in float32 and compares every tensor it holds. Sizes are
+/// Runs the layer or model a golden file describes and compares every tensor it holds. Sizes are
 /// whatever the file says.
-VerifyReport verify(const std::string& path, int threads);
+VerifyReport verify(const std::string& path, const VerifyOptions& options);
 
 }  // namespace nsa

@@ -14,12 +14,12 @@
 namespace nsa {
 
 enum class ScheduleType : int { cosine, linear, wsd, constant };
-enum class Precision : int { f32 };
-enum class DeviceType : int { auto_, cpu, cuda };
+enum class Precision : int { f32, bf16 };
+enum class DeviceType : int { auto_, cpu, cuda, fake };
 inline const Choices kScheduleTypes{"cosine", "linear", "wsd", "constant"};
-inline const Choices kPrecisions{"f32"};
+inline const Choices kPrecisions{"f32", "bf16"};
 inline const Choices kRecomputes{"none", "block"};
-inline const Choices kDeviceTypes{"auto", "cpu", "cuda"};
+inline const Choices kDeviceTypes{"auto", "cpu", "cuda", "fake"};
 
 struct ScheduleConfig {
   ScheduleType type = ScheduleType::cosine;
@@ -71,7 +71,9 @@ struct TrainConfig {
             required("tokens in one optimizer step; a multiple of micro_batch * sequence_length"), Range{1, 1e12});
     v.field("micro_batch", micro_batch,
             "B, sequences computed at once; the rest of batch_tokens is gradient accumulation", Range{1, 1 << 20});
-    v.choice("precision", precision, kPrecisions, "number format of the computation");
+    v.choice("precision", precision, kPrecisions,
+             "number format of the computation; bf16: weights and activations, with f32 masters, gradients, moments "
+             "and sums");
     v.choice("recompute", recompute, kRecomputes,
              "\"block\": keep only each block's input and recompute the rest in backward; same bits, less memory");
     v.section("schedule", schedule, "learning rate over the run");
@@ -148,7 +150,9 @@ struct Config {
     v.section("eval", eval, "validation and samples");
     v.section("checkpoint", checkpoint, "what is saved, when");
     v.section("log", log, "where results go");
-    v.choice("device", device, kDeviceTypes, "where to compute; auto: a GPU if there is one");
+    v.choice("device", device, kDeviceTypes,
+             "where to compute; auto: a GPU if there is one; fake: the CPU as a device that host code cannot reach "
+             "into (tests)");
     v.field("threads", threads, "CPU threads; 0: all cores this process may use. Results do not depend on it",
             Range{0, 4096});
   }

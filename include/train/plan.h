@@ -19,10 +19,10 @@ struct MemoryPlan {
   std::size_t bytes() const { return params.bytes + work.bytes; }
 };
 
-/// Training steps, validation and samples of this config on `threads` CPU threads.
-MemoryPlan plan_memory(const Config& config, int threads);
-/// Bytes for forward passes of up to T tokens of one sequence (generation).
-MemoryPlan plan_generation(const ModelConfig& config, std::int64_t T, int threads);
+/// Training steps, validation and samples of this config on its device.
+MemoryPlan plan_memory(const Config& config);
+/// Its weights, and forward passes of one sequence of up to data.sequence_length tokens (generation).
+MemoryPlan plan_generation(const Config& config);
 
 /// Rows of the start-up tables.
 std::vector<MemoryRow> memory_rows(const MemoryPlan& plan);

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "data/tokenizer.h"
 #include "train/config.h"
+#include "train/make_device.h"
 
 namespace nsa {
 
@@ -32,9 +33,6 @@ std::string run_dir(const Config& config);
 
 /// The last step's checkpoint is there, and its validation if the config asks for one.
 bool run_finished(const Config& config);
-
-/// CPU threads a config asks for.
-int cpu_threads(const Config& config);
 
 /// Trains until the last step, a signal that stops (core/signals.h: finish the step, save, Exit::ok) or
 /// train.max_skipped non-finite steps in a row (save, Exit::non_finite). Checkpoints are written before validation and

@@ -1,6 +1,7 @@
 // THE STEP: the one page that says what training does.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 
@@ -17,13 +18,19 @@ struct BatchBuffers {
   Tensor tokens, targets;  // (B,T) i32
   Tensor losses;           // (B*T) f32
   Tensor sums;             // (2) f32: of the losses, of the squared gradients; all the host reads of a step
-  BatchBuffers(Device& dev, std::int64_t B, std::int64_t T);
+  Tensor gate_sums;        // NSA: (L,3) f32, of the gates of every layer and branch, when looked at
+  BatchBuffers(Device& dev, const Config& config);
   /// The first b sequences of the buffers.
   BatchBuffers first(std::int64_t b) const;
 
  private:
   BatchBuffers() = default;
 };
+
+/// Fills batch.gate_sums: to be given to train_step.
+LookAtBlock look_at_gates(Device& dev, const BatchBuffers& batch);
+/// Mean gates {cmp, slc, win} of every layer, out of gate_sums.
+std::vector<std::array<double, 3>> mean_gates(const BatchBuffers& batch, const Config& config);
 
 struct StepResult {
   double loss = 0, grad_norm = 0, lr = 0;  ///< loss: mean over the batch, nats per token

@@ -45,7 +45,7 @@ Table op_table(const std::vector<BenchRow>& rows, double ms_total, const Peak& p
 }
 
 Exit run_train(const Config& config, int repeat, bool as_json, bool only_ops) {
-  const TrainBench b = bench_train(config, cpu_threads(config), repeat);
+  const TrainBench b = bench_train(config, repeat);
   const double seconds = b.ms_median * 1e-3, gflops = b.gflop / seconds, best = b.gflop / (b.ms_best * 1e-3),
                gbytes_s = b.gbytes / seconds;
   if (as_json) {

@@ -38,12 +38,12 @@ Exit generate(CLI::App& app, int argc, char** argv) {
   const data::Tokenizer tokenizer = data::Tokenizer::open(spec);
 
   const std::int64_t max_T = config.data.sequence_length;
-  const MemoryPlan plan = plan_generation(config.model, max_T, cpu_threads(config));
-  Device dev;
-  dev.threads = cpu_threads(config);
+  const MemoryPlan plan = plan_generation(config);
+  Device dev = make_device(config);
   dev.reserve(plan.params.bytes, plan.work.bytes);
-  Gpt gpt(dev, config.model, max_T, Params::With::weights);
-  load_tensors(model_file(checkpoint), gpt.params().weights(), cpu_threads(config));
+  Gpt gpt(dev, config.model, max_T, Params::With::weights, compute_type(config));
+  load_tensors(model_file(checkpoint), gpt.params().weights(), dev.threads);
+  gpt.params().refresh_copies(dev);
 
   const auto print = [](std::string_view piece) {
     std::fwrite(piece.data(), 1, piece.size(), stdout);

@@ -26,7 +26,7 @@ Exit plan(CLI::App& app, int argc, char** argv) {
   app.parse(argc, argv);
   const Config config = load_config(path, overrides);
   const int threads = cpu_threads(config);
-  const MemoryPlan memory = plan_memory(config, threads);
+  const MemoryPlan memory = plan_memory(config);
 
   Device counting;
   const Gpt gpt(counting, config.model, config.data.sequence_length, Params::With::training);

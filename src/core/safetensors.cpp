@@ -13,6 +13,7 @@
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/transfer.h"
 
 namespace nsa {
 
@@ -221,7 +222,18 @@ void write_safetensors(const std::string& path, const std::vector<NamedTensor>& 
   for (std::size_t i = 0; i < kLengthBytes; ++i) length[i] = static_cast<unsigned char>(header.size() >> (8 * i));
   put(length, sizeof length);
   put(header.data(), header.size());
-  for (const auto& [name, tensor] : placed) put(tensor.data, tensor.bytes());
+  std::vector<char> piece;
+  for (const auto& [name, tensor] : placed) {
+    if (tensor.where == Where::cpu) {
+      put(tensor.data, tensor.bytes());
+      continue;
+    }
+    for (std::size_t done = 0; done < tensor.bytes(); done += piece.size()) {
+      piece.resize(std::min(kPiece, tensor.bytes() - done));
+      download_part(piece.data(), tensor, done, piece.size());
+      put(piece.data(), piece.size());
+    }
+  }
   file.finish();
 }
 

@@ -26,6 +26,14 @@ void download_part(void* to, In from, std::size_t begin, std::size_t bytes) {
 void upload(Out to, const void* from) { upload_part(to, 0, from, to.bytes()); }
 void download(void* to, In from) { download_part(to, from, 0, from.bytes()); }
 
+std::vector<float> downloaded_floats(In from) {
+  if (from.dtype == DType::f32) return downloaded<float>(from);
+  std::vector<float> v;
+  v.reserve(static_cast<std::size_t>(from.numel()));
+  for (bf16 x : downloaded<bf16>(from)) v.push_back(static_cast<float>(x));
+  return v;
+}
+
 void synchronise(const Device& dev) {
   if (dev.where == Where::cuda) fail_without_cuda();
 }

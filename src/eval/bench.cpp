@@ -10,6 +10,7 @@
 #include "core/rng.h"
 #include "core/transfer.h"
 #include "model/flops.h"
+#include "train/make_device.h"
 #include "train/optimizer.h"
 #include "train/plan.h"
 #include "train/step.h"
@@ -32,8 +33,9 @@ Peak larger(const Peak& a, const Peak& b) {
 
 void fill_random(In t, const std::string& name, double scale) {
   const Rng rng(1, name);
-  for (std::int64_t i = 0; i < t.numel(); ++i)
-    t.f32()[i] = static_cast<float>(scale * (2 * rng.uniform(static_cast<std::uint64_t>(i)) - 1));
+  std::vector<float> v(static_cast<std::size_t>(t.numel()));
+  for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(scale * (2 * rng.uniform(i) - 1));
+  upload(t, v.data());
 }
 
 // Useful GFLOP of each op in one step, by name; ops that are not here are bound by memory.
@@ -73,22 +75,20 @@ std::vector<BenchRow> rows_of(const Profile& profile, double ms_total,
 
 }  // namespace
 
-TrainBench bench_train(const Config& config, int threads, int repeat) {
-  const MemoryPlan plan = plan_memory(config, threads);
-  Device dev;
-  dev.threads = threads;
+TrainBench bench_train(const Config& config, int repeat) {
+  const MemoryPlan plan = plan_memory(config);
+  Device dev = make_device(config);
   dev.reserve(plan.params.bytes, plan.work.bytes);
   const std::int64_t B = config.train.micro_batch, T = config.data.sequence_length;
-  Gpt gpt(dev, config.model, T, Params::With::training);
+  Gpt gpt(dev, config.model, T, Params::With::training, compute_type(config));
   gpt.params().initialise(dev, 1, config.model.init_std, config.model.num_layers);
-  const BatchBuffers batch(dev, B, T);
+  const BatchBuffers batch(dev, config);
   const Rng rng(1, "tokens");
-  for (std::int64_t i = 0; i < B * T; ++i) {
-    batch.tokens.i32()[i] = static_cast<std::int32_t>(rng.bits(static_cast<std::uint64_t>(i)) %
-                                                      static_cast<std::uint64_t>(config.model.vocab_size));
-    batch.targets.i32()[i] = static_cast<std::int32_t>(rng.bits(static_cast<std::uint64_t>(i + 1)) %
-                                                       static_cast<std::uint64_t>(config.model.vocab_size));
-  }
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(B * T) + 1);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<std::int32_t>(rng.bits(i) % static_cast<std::uint64_t>(config.model.vocab_size));
+  upload(batch.tokens, ids.data());
+  upload(batch.targets, ids.data() + 1);
   std::int64_t t = 0;
   const auto step = [&] {
     op::fill(dev, gpt.params().slabs().grad, 0.0f);
@@ -104,10 +104,10 @@ TrainBench bench_train(const Config& config, int threads, int repeat) {
 
   TrainBench bench;
   step();
-  const Peak before = measure_peak(threads);
+  const Peak before = measure_peak(dev.threads);
   std::vector<double> ms;
   for (int i = 0; i < repeat; ++i) ms.push_back(ms_of(step));
-  bench.peak = larger(before, measure_peak(threads));
+  bench.peak = larger(before, measure_peak(dev.threads));
   bench.ms_best = *std::min_element(ms.begin(), ms.end());
   bench.ms_median = median(ms);
   bench.tokens = static_cast<double>(config.train.batch_tokens);
@@ -206,8 +206,7 @@ std::vector<AttentionBench> bench_attention(const AttentionSizes& sizes, bool ba
     run.forward();
     if (backward) run.backward();
   }
-  dev.params.reserve(plan.params.peak());
-  dev.work.reserve(plan.work.peak());
+  dev.reserve(plan.params.peak(), plan.work.peak());
   const AttentionRun run(dev, sizes);
   run.forward();
   if (backward) run.backward();

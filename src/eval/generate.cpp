@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/rng.h"
+#include "core/transfer.h"
 
 namespace nsa {
 
@@ -43,6 +44,7 @@ std::string generate(Device& dev, const Gpt& gpt, const data::Tokenizer& tokeniz
   ArenaScope scope(dev.work);
   const std::int64_t vocab = std::min(gpt.config().vocab_size, tokenizer.vocab_size());
   const Tensor logits = dev.work.take(DType::f32, {1, gpt.config().vocab_size}, Purpose::logits);
+  const Tensor window = dev.work.take(DType::i32, {1, max_T}, Purpose::activations);
   std::vector<std::int32_t> tokens = tokenizer.encode(prompt);
   tokens.insert(tokens.begin(), tokenizer.eot());  // a document starts after an end of text
   std::vector<std::int32_t> context;
@@ -58,8 +60,10 @@ std::string generate(Device& dev, const Gpt& gpt, const data::Tokenizer& tokeniz
                        padded = std::min(max_T, (T + 63) / 64 * 64);
     context.assign(static_cast<std::size_t>(padded), tokenizer.eot());
     std::copy(tokens.end() - T, tokens.end(), context.begin());
-    gpt.next_logits(dev, logits, {context.data(), DType::i32, {1, padded}}, T - 1);
-    const std::int32_t next = draw(logits.f32(), vocab, options, i);
+    const Tensor seen = window.view({max_T}).rows(0, padded).view({1, padded});
+    upload(seen, context.data());
+    gpt.next_logits(dev, logits, seen, T - 1);
+    const std::int32_t next = draw(downloaded<float>(logits).data(), vocab, options, i);
     if (next == tokenizer.eot()) break;
     tokens.push_back(next);
     say(decoder.push(next));

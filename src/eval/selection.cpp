@@ -5,6 +5,8 @@
 #include <set>
 #include <vector>
 
+#include "core/transfer.h"
+
 namespace nsa {
 
 namespace {
@@ -20,15 +22,16 @@ std::string listed(const std::int32_t* row, std::int64_t n) {
 
 // score[j] of query t for one kv head: probabilities of its G heads over the visible compressed blocks, folded onto
 // select blocks (Eq. 9, 10).
-std::vector<double> scores_of(const NsaAttention::Saved& s, const NsaShape& geometry, std::int64_t b, std::int64_t kv,
+std::vector<double> scores_of(const NsaAttention::Saved& s, const std::vector<float>& queries,
+                              const std::vector<float>& keys, const NsaShape& geometry, std::int64_t b, std::int64_t kv,
                               std::int64_t t) {
   const std::int64_t T = s.q.dim(1), H = s.q.dim(2), D = s.q.dim(3), Tc = s.kc.dim(1), Hkv = s.kc.dim(2), G = H / Hkv,
                      visible = geometry.visible(t);
   std::vector<double> p_sum(static_cast<std::size_t>(visible), 0.0), p(p_sum.size());
   for (std::int64_t h = kv * G; h < (kv + 1) * G && visible; ++h) {
-    const float* q = s.q.f32() + ((b * T + t) * H + h) * D;
+    const float* q = queries.data() + ((b * T + t) * H + h) * D;
     for (std::int64_t i = 0; i < visible; ++i) {
-      const float* k = s.kc.f32() + ((b * Tc + i) * Hkv + kv) * D;
+      const float* k = keys.data() + ((b * Tc + i) * Hkv + kv) * D;
       double dot = 0;
       for (std::int64_t x = 0; x < D; ++x) dot += static_cast<double>(q[x]) * static_cast<double>(k[x]);
       p[static_cast<std::size_t>(i)] = dot / std::sqrt(static_cast<double>(D));
@@ -77,11 +80,13 @@ SelectionResult compare_selection(const NsaAttention::Saved& s, In want, const N
   const std::int64_t Hkv = want.dim(1), T = want.dim(2), n = want.dim(3), rows = want.numel() / n;
   std::int64_t ties = 0, wrong = 0;
   SelectionResult result;
+  const std::vector<std::int32_t> computed = downloaded<std::int32_t>(s.selected);
+  const std::vector<float> queries = downloaded_floats(s.q), keys = downloaded_floats(s.kc);
   for (std::int64_t row = 0; row < rows; ++row) {
-    const std::int32_t *got = s.selected.i32() + row * n, *expected = want.i32() + row * n;
+    const std::int32_t *got = computed.data() + row * n, *expected = want.i32() + row * n;
     if (std::equal(got, got + n, expected)) continue;
     const std::int64_t t = row % T, kv = row / T % Hkv, b = row / T / Hkv;
-    if (is_tie(scores_of(s, geometry, b, kv, t), got, expected, n)) {
+    if (is_tie(scores_of(s, queries, keys, geometry, b, kv, t), got, expected, n)) {
       ++ties;
     } else if (wrong++ == 0) {
       result.worst = fmt::format("[{}, {}, {}]: got {}, expected {}", b, kv, t, listed(got, n), listed(expected, n));

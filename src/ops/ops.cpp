@@ -237,6 +237,14 @@ void sum(Device& dev, Out result, In x, Write mode) {
   NSA_DISPATCH(dev, sum, result, x, mode);
 }
 
+void sum_rows(Device& dev, Out result, In x) {
+  const Expect expect("sum_rows", "one sum for each of the last dim", x, "x");
+  expect.type(x, "x", DType::f32);
+  const Tensor rows = expect.rows(x, "x", "(N,C)");
+  expect.dims(result, "result", "(C)", {rows.dim(1)});
+  NSA_DISPATCH(dev, sum_rows, result, rows);
+}
+
 void adamw(Device& dev, InOut w, InOut m, InOut v, Out copy, In grad, In ranges, const AdamWStep& step) {
   const Expect expect("adamw", "m, v, grad and copy belong to the slab w, ranges to its parameters", w, "w");
   expect.type(w, "w", DType::f32);

@@ -12,6 +12,7 @@
 
 #include "core/file.h"
 #include "core/parallel.h"
+#include "core/transfer.h"
 #include "train/checkpoint_files.h"
 
 namespace nsa {
@@ -232,12 +233,11 @@ void load_tensors(const std::string& file, const std::vector<NamedTensor>& targe
               file, name, reader.tensors().size(), targets.size());
   }
   for (const auto& [name, tensor] : targets) {  // most of the time goes into pages touched for the first time
-    char* to = static_cast<char*>(tensor.data);
     const char* from = static_cast<const char*>(reader.at(name).data);
-    parallel_ranges(threads, static_cast<std::int64_t>(tensor.bytes()), 4 << 20,
-                    [&](std::int64_t begin, std::int64_t end, int) {
-                      std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin));
-                    });
+    parallel_ranges(
+        threads, static_cast<std::int64_t>(tensor.bytes()), 4 << 20, [&](std::int64_t begin, std::int64_t end, int) {
+          upload_part(tensor, static_cast<std::size_t>(begin), from + begin, static_cast<std::size_t>(end - begin));
+        });
   }
 }
 

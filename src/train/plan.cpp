@@ -1,5 +1,6 @@
 #include "train/plan.h"
 
+#include "train/make_device.h"
 #include "train/optimizer.h"
 #include "train/step.h"
 
@@ -9,16 +10,24 @@ namespace {
 
 ArenaPlan peak_of(const Arena& arena) { return {arena.peak(), arena.by_purpose_at_peak()}; }
 
+// What generate() takes (eval/generate.cpp).
+void plan_next_logits(Device& dev, const Gpt& gpt, std::int64_t T) {
+  ArenaScope scope(dev.work);
+  const Tensor logits = dev.work.take(DType::f32, {1, gpt.config().vocab_size}, Purpose::logits);
+  const Tensor tokens = dev.work.take(DType::i32, {1, T}, Purpose::activations);
+  gpt.next_logits(dev, logits, tokens, 0);
+}
+
 }  // namespace
 
-MemoryPlan plan_memory(const Config& config, int threads) {
-  Device dev;
-  dev.threads = threads;
+MemoryPlan plan_memory(const Config& config) {
+  Device dev = make_device(config);
   const std::int64_t B = config.train.micro_batch, T = config.data.sequence_length;
-  Gpt gpt(dev, config.model, T, Params::With::training);
-  const BatchBuffers batch(dev, B, T);
+  Gpt gpt(dev, config.model, T, Params::With::training, compute_type(config));
+  const BatchBuffers batch(dev, config);
   op::fill(dev, gpt.params().slabs().grad, 0.0f);
-  gpt.train(dev, batch.losses, batch.tokens, batch.targets, 1.0f, config.train.recompute);
+  gpt.train(dev, batch.losses, batch.tokens, batch.targets, 1.0f, config.train.recompute,
+            batch.gate_sums ? look_at_gates(dev, batch) : LookAtBlock{});
   op::sum(dev, batch.sums.rows(0, 1), batch.losses, Write::overwrite);
   op::sum_squares(dev, batch.sums.rows(1, 2), gpt.params().slabs().grad, Write::overwrite);
   adamw_step(dev, gpt.params(), config.train.optimizer, 0, 1, 1);
@@ -26,21 +35,14 @@ MemoryPlan plan_memory(const Config& config, int threads) {
     for (std::int64_t b : {B, std::int64_t{1}})
       gpt.evaluate(dev, batch.first(b).losses, batch.first(b).tokens, batch.first(b).targets);
   }
-  if (config.eval.sample_every) {
-    ArenaScope scope(dev.work);
-    const Tensor logits = dev.work.take(DType::f32, {1, config.model.vocab_size}, Purpose::logits);
-    gpt.next_logits(dev, logits, batch.first(1).tokens, 0);
-  }
+  if (config.eval.sample_every) plan_next_logits(dev, gpt, T);
   return {peak_of(dev.params), peak_of(dev.work)};
 }
 
-MemoryPlan plan_generation(const ModelConfig& config, std::int64_t T, int threads) {
-  Device dev;
-  dev.threads = threads;
-  const Gpt gpt(dev, config, T, Params::With::weights);
-  const Tensor tokens{nullptr, DType::i32, {1, T}};  // the caller's own
-  const Tensor logits = dev.work.take(DType::f32, {1, config.vocab_size}, Purpose::logits);
-  gpt.next_logits(dev, logits, tokens, 0);
+MemoryPlan plan_generation(const Config& config) {
+  Device dev = make_device(config);
+  const Gpt gpt(dev, config.model, config.data.sequence_length, Params::With::weights, compute_type(config));
+  plan_next_logits(dev, gpt, config.data.sequence_length);
   return {peak_of(dev.params), peak_of(dev.work)};
 }
 

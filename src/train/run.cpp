@@ -46,15 +46,6 @@ DataRow data_row(const char* split, const data::TokenData& data) {
           data.bytes_per_token()};
 }
 
-std::array<double, 3> mean_gates(In gates) {  // (N,H,3)
-  std::array<double, 3> sum{};
-  const std::int64_t rows = gates.numel() / 3;
-  for (std::int64_t i = 0; i < gates.numel(); ++i)
-    sum[static_cast<std::size_t>(i % 3)] += static_cast<double>(gates.f32()[i]);
-  for (double& s : sum) s /= static_cast<double>(rows);
-  return sum;
-}
-
 // One launch of a run. Members are constructed in the order in which a launch proceeds; each throws its own sentence.
 class Run {
  public:
@@ -153,9 +144,10 @@ Run::Run(const Config& config, const RunOptions& options)
       dir_(prepared_dir(config, options)),
       lock_(dir_),
       log_(log_options(config, options)),
-      plan_(plan_memory(config, cpu_threads(config))),
-      gpt_(reserved(), config.model, config.data.sequence_length, Params::With::training),
-      batch_(dev_, config.train.micro_batch, config.data.sequence_length),
+      dev_(make_device(config)),
+      plan_(plan_memory(config)),
+      gpt_(reserved(), config.model, config.data.sequence_length, Params::With::training, compute_type(config)),
+      batch_(dev_, config),
       loader_(train_data_, static_cast<std::uint64_t>(config.data.seed), config.train.micro_batch),
       losses_(config.train.outlier_window),
       norms_(config.train.outlier_window) {
@@ -164,7 +156,6 @@ Run::Run(const Config& config, const RunOptions& options)
 
 // Memory for the whole run, once; nothing grows after this.
 Device& Run::reserved() {
-  dev_.threads = cpu_threads(config_);
   dev_.reserve(plan_.params.bytes, plan_.work.bytes);
   return dev_;
 }
@@ -185,6 +176,7 @@ void Run::restore() {
     state_.data_fingerprint = train_data_.fingerprint();
     load_tensors(model_file(newest), gpt_.params().weights(), dev_.threads);
     load_tensors(optimizer_file(newest), gpt_.params().moments(), dev_.threads);
+    gpt_.params().refresh_copies(dev_);
     losses_ = OutlierWindow(config_.train.outlier_window, state_.recent_losses);
     norms_ = OutlierWindow(config_.train.outlier_window, state_.recent_norms);
     resumed_from_ = saved_step_ = state_.step;
@@ -219,14 +211,13 @@ void Run::say_start() {
 }
 
 void Run::one_step() {
-  std::vector<std::array<double, 3>> gates;
-  const bool look_at_gates = config_.model.attention.type == AttentionType::nsa && (state_.step + 1) % 10 == 0;
-  const LookAtBlock look = [&](std::int64_t, const Block::Saved& s) { gates.push_back(mean_gates(s.nsa()->gates)); };
+  const bool look = batch_.gate_sums && (state_.step + 1) % 10 == 0;
   const auto start = std::chrono::steady_clock::now();
   const TrainState before = state_;
   StepResult r;
   try {
-    r = train_step(dev_, gpt_, loader_, config_, batch_, losses_, norms_, state_, look_at_gates ? look : LookAtBlock{});
+    r = train_step(dev_, gpt_, loader_, config_, batch_, losses_, norms_, state_,
+                   look ? look_at_gates(dev_, batch_) : LookAtBlock{});
   } catch (...) {  // the data, for example: the weights are still those of the last finished step
     state_ = before;
     losses_ = OutlierWindow(config_.train.outlier_window, state_.recent_losses);
@@ -250,7 +241,7 @@ void Run::one_step() {
   record.skipped = r.skipped;
   log_.step(record);
   if (options_.on_step) options_.on_step(record.step, record.loss);
-  if (!gates.empty()) log_.gates(state_.step, gates);
+  if (look) log_.gates(state_.step, mean_gates(batch_, config_));
 }
 
 Run::SaveResult Run::save() {
@@ -352,8 +343,6 @@ Exit Run::go() {
 }  // namespace
 
 std::string run_dir(const Config& config) { return config.log.dir + "/" + config.log.name; }
-
-int cpu_threads(const Config& config) { return config.threads ? static_cast<int>(config.threads) : available_cores(); }
 
 bool run_finished(const Config& config) {
   std::vector<std::string> ignored;

@@ -25,11 +25,14 @@ std::string reason_to_skip(const StepResult& r, double skip_z) {
 
 }  // namespace
 
-BatchBuffers::BatchBuffers(Device& dev, std::int64_t B, std::int64_t T) {
+BatchBuffers::BatchBuffers(Device& dev, const Config& config) {
+  const std::int64_t B = config.train.micro_batch, T = config.data.sequence_length;
   tokens = dev.params.take(DType::i32, {B, T}, Purpose::activations);
   targets = dev.params.take(DType::i32, {B, T}, Purpose::activations);
   losses = dev.params.take(DType::f32, {B * T}, Purpose::activations);
   sums = dev.params.take(DType::f32, {2}, Purpose::activations);
+  if (config.model.attention.type == AttentionType::nsa)
+    gate_sums = dev.params.take(DType::f32, {config.model.num_layers, 3}, Purpose::activations);
 }
 
 BatchBuffers BatchBuffers::first(std::int64_t b) const {
@@ -39,6 +42,21 @@ BatchBuffers BatchBuffers::first(std::int64_t b) const {
   part.losses = losses.rows(0, b * tokens.dim(1));
   part.sums = sums;
   return part;
+}
+
+LookAtBlock look_at_gates(Device& dev, const BatchBuffers& batch) {
+  return [&dev, sums = batch.gate_sums](std::int64_t layer, const Block::Saved& s) {
+    const Tensor& gates = s.nsa()->gates;  // (N,H,3)
+    op::sum_rows(dev, sums.rows(layer, layer + 1).view({3}), gates.view({gates.numel() / 3, 3}));
+  };
+}
+
+std::vector<std::array<double, 3>> mean_gates(const BatchBuffers& batch, const Config& config) {
+  const std::vector<float> sums = downloaded<float>(batch.gate_sums);
+  const double rows = static_cast<double>(batch.tokens.numel() * config.model.attention.num_heads);
+  std::vector<std::array<double, 3>> means(sums.size() / 3);
+  for (std::size_t i = 0; i < sums.size(); ++i) means[i / 3][i % 3] = static_cast<double>(sums[i]) / rows;
+  return means;
 }
 
 StepResult train_step(Device& dev, Gpt& gpt, data::Loader& loader, const Config& config, const BatchBuffers& batch,

@@ -11,6 +11,7 @@
 
 #include "core/file.h"
 #include "data/tools.h"
+#include "device_under_test.h"
 #include "places.h"
 
 using namespace nsa;
@@ -39,9 +40,10 @@ struct Workplace {
       "eval": {{"every": 20, "batches": 2, "sample_every": 20, "sample_tokens": 8}},
       "checkpoint": {{"every": 3}},
       "log": {{"dir": "{0}/runs"}},
+      "device": "{4}",
       "threads": 1
     }})",
-                                 dir.path(), steps, type, window));
+                                 dir.path(), steps, type, window, test::device_under_test()));
   }
   Ran train(const std::string& more = "") const { return run_tool("nsa", "train " + config + " " + more); }
   std::string weights(const std::string& name, std::int64_t steps = 40) const {

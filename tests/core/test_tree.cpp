@@ -153,6 +153,26 @@ TEST_CASE("foreign headers are where third_party/README.md says") {
   }
 }
 
+TEST_CASE("host and device memory meet in core/transfer alone") {
+  // Elements as a backend sees them: for backends, and for what moves bytes between them.
+  static const std::regex kRaw(R"(^(?!\s*//).*(\braw(_bytes)?(<[^>]*>)?\(\)|\breveal\())");
+  static const std::set<std::string> kMay{"include/core/tensor.h", "include/core/where.h", "src/core/memory.cpp",
+                                          "src/core/transfer.cpp"};
+  static const std::regex kBackend("^src/(ops|nsa)/(cpu|cuda)/"), kCopy(R"(cuda(Memcpy|Memset|HostAlloc|Malloc))");
+  std::size_t seen = 0;
+  for (const std::string& file : code_under({"include", "src", "data_tools"})) {
+    const bool may = kMay.count(file) > 0 || std::regex_search(file, kBackend);
+    for (const std::string& line : lines_of(file)) {
+      INFO(file << ": " << line);
+      if (std::regex_search(line, kCopy)) CHECK((file == "src/core/transfer.cpp" || file == "src/core/memory.cpp"));
+      if (!std::regex_search(line, kRaw)) continue;
+      ++seen;
+      CHECK(may);
+    }
+  }
+  CHECK(seen > 50);
+}
+
 TEST_CASE("CUDA headers only in CUDA files") {
   static const std::regex kCuda("^(cuda|cublas|cudnn|nccl|cooperative_groups|cub/|cute/|cutlass/)");
   for (const std::string& file : code_under({"include", "src", "data_tools"})) {

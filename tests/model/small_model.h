@@ -33,6 +33,7 @@ struct SmallModel {
              int threads = 2) {
     Device plan;
     plan.threads = dev.threads = threads;
+    plan.where = dev.where = place_under_test();
     build(plan, config, B, T);
     gpt->train(plan, losses, tokens, targets, 1.0f, recompute);
     gpt.reset();
@@ -42,18 +43,21 @@ struct SmallModel {
     gpt->params().initialise(dev, 7, config.init_std, config.num_layers);
     const Rng rng(3, "tokens");
     for (std::int64_t i = 0; i < B * T; ++i) {
-      tokens.i32()[i] = static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(i)) *
-                                                  static_cast<double>(config.vocab_size));
+      token_values.push_back(static_cast<std::int32_t>(rng.uniform(static_cast<std::uint64_t>(i)) *
+                                                       static_cast<double>(config.vocab_size)));
     }
+    std::vector<std::int32_t> next;
     for (std::int64_t b = 0; b < B; ++b)
-      for (std::int64_t t = 0; t < T; ++t) targets.i32()[b * T + t] = tokens.i32()[b * T + (t + 1) % T];
+      for (std::int64_t t = 0; t < T; ++t) next.push_back(token_values[static_cast<std::size_t>(b * T + (t + 1) % T)]);
+    set(tokens, token_values);
+    set(targets, next);
   }
 
   double train(Recompute recompute = Recompute::none) {
     op::fill(dev, gpt->params().slabs().grad, 0.0f);
     gpt->train(dev, losses, tokens, targets, 1.0f / static_cast<float>(losses.numel()), recompute);
     double sum = 0;
-    for (std::int64_t i = 0; i < losses.numel(); ++i) sum += static_cast<double>(losses.f32()[i]);
+    for (double loss : values(losses)) sum += loss;
     return sum / static_cast<double>(losses.numel());
   }
 
@@ -69,7 +73,10 @@ struct SmallModel {
 /// All gradients, one after the other.
 inline std::vector<float> gradients(const Gpt& gpt) {
   std::vector<float> all;
-  for (const Param& p : gpt.params().list()) all.insert(all.end(), p.grad.f32(), p.grad.f32() + p.grad.numel());
+  for (const Param& p : gpt.params().list()) {
+    const std::vector<float> one = downloaded<float>(p.grad);
+    all.insert(all.end(), one.begin(), one.end());
+  }
   return all;
 }
 

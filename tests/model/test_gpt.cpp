@@ -87,11 +87,12 @@ TEST_CASE("tied embeddings: the head's and the embedding's gradients meet in one
   SmallModel tied(config, 1, 20);
   Param& embed = untied.gpt->params().list().front();
   Param& head = untied.gpt->params().list().back();
-  std::memcpy(head.w.data, embed.w.data, head.w.bytes());
+  upload(head.w, bytes_of(embed.w).data());
   untied.train();
   tied.train();
   std::vector<double> sum = values(embed.grad);
-  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += static_cast<double>(head.grad.f32()[i]);
+  const std::vector<double> of_head = values(head.grad);
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += of_head[i];
   CHECK(difference(tied.gpt->params().list().front().grad, sum).error < 1e-6);
 }
 
@@ -147,9 +148,11 @@ TEST_CASE("all options of the NSA layer train: gradient of the loss along a dire
     for (float v : g) norm += static_cast<double>(v) * static_cast<double>(v);
     const auto loss_at = [&](double h) {  // weights moved by h along the gradient
       std::size_t i = 0;
-      for (Param& p : m.gpt->params().list())
-        for (std::int64_t k = 0; k < p.w.numel(); ++k)
-          p.w.f32()[k] += static_cast<float>(h * static_cast<double>(g[i++]) / std::sqrt(norm));
+      for (Param& p : m.gpt->params().list()) {
+        std::vector<float> w = downloaded<float>(p.w);
+        for (float& x : w) x += static_cast<float>(h * static_cast<double>(g[i++]) / std::sqrt(norm));
+        upload(p.w, w.data());
+      }
       return m.train();
     };
     const double h = 2e-2, up = loss_at(h), down = loss_at(-2 * h);

@@ -54,6 +54,7 @@ void run_all(Device& dev, DType type) {
   op::fill(dev, many2, 1);
   op::sum(dev, one, many, Write::overwrite);
   op::sum_squares(dev, one, many, Write::add);
+  op::sum_rows(dev, one, many.view({50000, 1}));
   const Tensor ranges = make(dev, {1, 2}, DType::i32);
   if (ranges.data) set(ranges, std::vector<std::int64_t>{50000 / kAdamWRange + 1, 1});
   op::adamw(dev, many, many2, many2, copy, many2, ranges, AdamWStep());

@@ -129,6 +129,21 @@ TEST_CASE("sums: in double, over any number of chunks") {
   CHECK(squares.f32()[0] == Approx(sum_of_squares).epsilon(1e-6));
 }
 
+TEST_CASE("sum_rows: in double, over any number of chunks; sum adds when asked to") {
+  const std::int64_t N = GENERATE(0, 1, 5, 6000, 20001), C = GENERATE(1, 3);
+  TestDevice dev(2);
+  const Tensor x = random(dev, {N, C}, "x", 1, 0.1), sums = make(dev, {C}), total = make(dev, {1});
+  std::vector<double> want(static_cast<std::size_t>(C));
+  const auto v = values(x);
+  double all = 3;
+  for (std::size_t i = 0; i < v.size(); ++i) want[i % want.size()] += v[i], all += v[i];
+  op::sum_rows(dev, sums, x);
+  check_close("sums", sums, want, 1e-6);
+  op::fill(dev, total, 3);
+  op::sum(dev, total, x, Write::add);
+  CHECK(total.f32()[0] == Approx(all).epsilon(1e-6));
+}
+
 TEST_CASE("sums: squares that overflow float, cancellation, NaN") {
   TestDevice dev;
   const Tensor x = make(dev, {100003}), result = make(dev, {1});

@@ -13,6 +13,7 @@
 #include "core/device.h"
 #include "core/rng.h"
 #include "core/transfer.h"
+#include "device_under_test.h"
 
 namespace nsa::test {
 
@@ -36,7 +37,7 @@ inline std::string describe(const Kind& kind) {
 /// A device whose arenas have memory. Tensors made below live in dev.params until the device dies.
 struct TestDevice : Device {
   explicit TestDevice(int n_threads = 1, std::size_t work_mib = 256, std::size_t params_mib = 256,
-                      Where place = Where::cpu) {
+                      Where place = place_under_test()) {
     where = place;
     threads = n_threads;
     reserve(params_mib << 20, work_mib << 20);

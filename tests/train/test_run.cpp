@@ -6,6 +6,7 @@
 #include "core/file.h"
 #include "core/rng.h"
 #include "data/shard_writer.h"
+#include "device_under_test.h"
 #include "error_of.h"
 #include "temp_dir.h"
 #include "train/checkpoint.h"
@@ -58,6 +59,7 @@ Config tiny_config(const std::string& dir, AttentionType type, const std::string
   c.checkpoint.every = 100;
   c.log.dir = dir + "/runs", c.log.name = name, c.log.tensorboard = false;
   c.threads = 2;
+  c.device = test::device_under_test() == "fake" ? DeviceType::fake : DeviceType::cpu;
   check(c);
   return c;
 }

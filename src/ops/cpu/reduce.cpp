@@ -135,6 +135,27 @@ void sum(Device& dev, Out result, In x, Write mode) {
   reduce(dev, result, x, mode, [](const float* p, std::int64_t n) { return HWY_DYNAMIC_DISPATCH(sum_piece)(p, n); });
 }
 
+void sum_rows(Device& dev, Out result, In x) {
+  const std::int64_t N = x.dim(0), C = x.dim(1), rows = rows_per_piece(C), chunks = (N + rows - 1) / rows;
+  ArenaScope scope(dev.work);
+  const Tensor partial = dev.scratch({chunks, C, 2});  // one double each
+  if (dev.planning()) return;
+  double* pp = static_cast<double*>(partial.raw_bytes());
+  const float* xp = x.raw<float>();
+  parallel_ranges(dev.threads, N, rows, [&](std::int64_t begin, std::int64_t end, int) {
+    double* sums = pp + begin / rows * C;
+    std::fill_n(sums, C, 0.0);
+    for (std::int64_t n = begin; n < end; ++n)
+      for (std::int64_t c = 0; c < C; ++c) sums[c] += static_cast<double>(xp[n * C + c]);
+  });
+  float* to = result.raw<float>();
+  for (std::int64_t c = 0; c < C; ++c) {
+    double total = 0;
+    for (std::int64_t i = 0; i < chunks; ++i) total += pp[i * C + c];
+    to[c] = static_cast<float>(total);
+  }
+}
+
 }  // namespace cpu
 }  // namespace nsa
 #endif
