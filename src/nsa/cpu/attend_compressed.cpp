@@ -32,27 +32,28 @@ HWY_INLINE void count_visible(const NsaShape& geometry, std::int64_t j, std::int
     keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(geometry.visible(t0 + i) - j * kBlock, 0, kBlock));
 }
 
-HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
+HWY_NOINLINE void forward_tile(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
                                const PackedKeys& packed, float* o, float* lse, const float* q,
                                const NsaShape& geometry) {
-  const std::int64_t nq = std::min(z.queries, z.T - t0);
+  const std::int64_t nq = std::min(dims.queries, dims.T - t0);
   forward_walk(
-      z, tile, bh, t0, nq, [&](std::int64_t j, std::int32_t* keys) { count_visible(geometry, j, t0, nq, keys); },
+      dims, tile, bh, t0, nq, [&](std::int64_t j, std::int32_t* keys) { count_visible(geometry, j, t0, nq, keys); },
       packed, o, lse, q);
 }
 
 }  // namespace
 
 void attend_compressed_forward(Device& dev, Out o, Saved lse, In q, In kc, In vc, const NsaShape& geometry) {
-  const BranchDims z(q, kc, vc.dim(3), kBlock);
+  const BranchDims dims(q, kc, vc.dim(3), kBlock);
   ArenaScope scope(dev.work);
-  const PackedKeys packed(dev, z, {.kt = true, .v = true});
-  const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(z, nullptr).floats});
+  const PackedKeys packed(dev, dims, {.kt = true, .v = true});
+  const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(dims, nullptr).floats});
   if (dev.planning()) return;
-  pack_keys(dev, z, packed, kc.raw<float>(), vc.raw<float>());
-  parallel_for(dev.threads, z.groups() * z.tiles(), [&](std::int64_t i, int thread) HWY_ATTR {
-    const std::int64_t bh = i % z.groups(), t0 = (z.tiles() - 1 - i / z.groups()) * z.queries;  // longest first
-    forward_tile(z, TileScratch::forward(z, scratch.raw<float>() + thread * scratch.dim(1)), bh, t0, packed,
+  pack_keys(dev, dims, packed, kc.raw<float>(), vc.raw<float>());
+  parallel_for(dev.threads, dims.groups() * dims.tiles(), [&](std::int64_t i, int thread) HWY_ATTR {
+    const std::int64_t bh = i % dims.groups(),
+                       t0 = (dims.tiles() - 1 - i / dims.groups()) * dims.queries;  // longest first
+    forward_tile(dims, TileScratch::forward(dims, scratch.raw<float>() + thread * scratch.dim(1)), bh, t0, packed,
                  o.raw<float>(), lse.raw<float>(), q.raw<float>(), geometry);
   });
 }
@@ -61,14 +62,14 @@ namespace {
 
 /// dk (blocks * kBlock, ldk), dv (blocks * kBlock, ldv): the piece's own sums
 template <bool kAddDq>
-HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
+HWY_NOINLINE void backward_tile(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
                                 const PackedKeys& packed, const QueryGradients& x, float* dk, float* dv,
                                 const NsaShape& geometry) {
-  const std::int64_t nq = std::min(z.queries, z.T - t0);
+  const std::int64_t nq = std::min(dims.queries, dims.T - t0);
   backward_walk<kAddDq>(
-      z, tile, bh, t0, nq, 0, z.blocks,
+      dims, tile, bh, t0, nq, 0, dims.blocks,
       [&](std::int64_t j, std::int32_t* keys) { count_visible(geometry, j, t0, nq, keys); }, packed, x,
-      [&](std::int64_t j) { return std::pair(dk + j * kBlock * z.ldk, dv + j * kBlock * z.ldv); });
+      [&](std::int64_t j) { return std::pair(dk + j * kBlock * dims.ldk, dv + j * kBlock * dims.ldv); });
 }
 
 /// Adds the pieces' sums of block j into the first piece's, in order.
@@ -80,32 +81,33 @@ HWY_NOINLINE void add_pieces(float* first, std::int64_t size, std::int64_t piece
 
 void attend_compressed_backward(Device& dev, Out dq, Out dkc, Out dvc, In d_o, In delta, In lse, In q, In kc, In vc,
                                 const NsaShape& geometry, Write dq_mode) {
-  const BranchDims z(q, kc, vc.dim(3), kBlock);
+  const BranchDims dims(q, kc, vc.dim(3), kBlock);
   // Enough pieces for any number of threads, few enough that their copies stay below k's and v's size at d = 16.
-  const std::int64_t pieces = std::min(z.tiles(), std::clamp<std::int64_t>(64 / z.groups(), 2, 16));
-  const std::int64_t size_k = z.blocks * kBlock * z.ldk, size_v = z.blocks * kBlock * z.ldv, size = size_k + size_v;
+  const std::int64_t pieces = std::min(dims.tiles(), std::clamp<std::int64_t>(64 / dims.groups(), 2, 16));
+  const std::int64_t size_k = dims.blocks * kBlock * dims.ldk, size_v = dims.blocks * kBlock * dims.ldv,
+                     size = size_k + size_v;
   ArenaScope scope(dev.work);
-  const PackedKeys packed(dev, z, {.kt = true, .k = true, .vt = true});
-  const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(z, nullptr).floats});
-  const Tensor sums = dev.scratch({z.groups() * pieces, size});
+  const PackedKeys packed(dev, dims, {.kt = true, .k = true, .vt = true});
+  const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(dims, nullptr).floats});
+  const Tensor sums = dev.scratch({dims.groups() * pieces, size});
   if (dev.planning()) return;
-  pack_keys(dev, z, packed, kc.raw<float>(), vc.raw<float>());
+  pack_keys(dev, dims, packed, kc.raw<float>(), vc.raw<float>());
   const QueryGradients x{dq.raw<float>(), d_o.raw<float>(), delta.raw<float>(), lse.raw<float>(), q.raw<float>()};
   const auto backward = dq_mode == Write::add ? backward_tile<true> : backward_tile<false>;
-  parallel_for(dev.threads, z.groups() * pieces, [&](std::int64_t i, int thread) HWY_ATTR {
+  parallel_for(dev.threads, dims.groups() * pieces, [&](std::int64_t i, int thread) HWY_ATTR {
     float *dk = sums.raw<float>() + i * size, *dv = dk + size_k;
     std::fill_n(dk, size, 0.0f);
-    const TileScratch tile = TileScratch::backward(z, scratch.raw<float>() + thread * scratch.dim(1));
-    for (std::int64_t k = z.tiles() - 1 - i % pieces; k >= 0; k -= pieces)
-      backward(z, tile, i / pieces, k * z.queries, packed, x, dk, dv, geometry);
+    const TileScratch tile = TileScratch::backward(dims, scratch.raw<float>() + thread * scratch.dim(1));
+    for (std::int64_t k = dims.tiles() - 1 - i % pieces; k >= 0; k -= pieces)
+      backward(dims, tile, i / pieces, k * dims.queries, packed, x, dk, dv, geometry);
   });
-  parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
-    const std::int64_t bh = i / z.blocks, j = i % z.blocks;
-    float* dk = sums.raw<float>() + bh * pieces * size + j * kBlock * z.ldk;
-    float* dv = sums.raw<float>() + bh * pieces * size + size_k + j * kBlock * z.ldv;
-    add_pieces(dk, kBlock * z.ldk, pieces, size);
-    add_pieces(dv, kBlock * z.ldv, pieces, size);
-    store_dkv(z, bh, j, dkc.raw<float>(), dvc.raw<float>(), dk, dv);
+  parallel_for(dev.threads, dims.groups() * dims.blocks, [&](std::int64_t i, int) HWY_ATTR {
+    const std::int64_t bh = i / dims.blocks, j = i % dims.blocks;
+    float* dk = sums.raw<float>() + bh * pieces * size + j * kBlock * dims.ldk;
+    float* dv = sums.raw<float>() + bh * pieces * size + size_k + j * kBlock * dims.ldv;
+    add_pieces(dk, kBlock * dims.ldk, pieces, size);
+    add_pieces(dv, kBlock * dims.ldv, pieces, size);
+    store_dkv(dims, bh, j, dkc.raw<float>(), dvc.raw<float>(), dk, dv);
   });
 }
 

@@ -37,89 +37,90 @@ struct ForwardState {
 };
 
 /// keys[i]: how many keys of block j query t[i] sees
-HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, const std::int32_t* t, std::int64_t nq,
+HWY_INLINE void count_visible(const BranchDims& dims, std::int64_t j, const std::int32_t* t, std::int64_t nq,
                               std::int32_t* keys) {
   for (std::int64_t i = 0; i < nq; ++i)
-    keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t[i] + 1 - j * z.block, 0, z.keys_in(j)));
+    keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t[i] + 1 - j * dims.block, 0, dims.keys_in(j)));
 }
 
 /// The same of queries that follow each other.
-HWY_INLINE void count_visible(const BranchDims& z, std::int64_t j, std::int64_t t0, std::int64_t nq,
+HWY_INLINE void count_visible(const BranchDims& dims, std::int64_t j, std::int64_t t0, std::int64_t nq,
                               std::int32_t* keys) {
   for (std::int64_t i = 0; i < nq; ++i)
-    keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t0 + i + 1 - j * z.block, 0, z.keys_in(j)));
+    keys[i] = static_cast<std::int32_t>(std::clamp<std::int64_t>(t0 + i + 1 - j * dims.block, 0, dims.keys_in(j)));
 }
 
 /// nq queries t against block j
-HWY_NOINLINE void forward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j,
+HWY_NOINLINE void forward_tile(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t j,
                                const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
                                const ForwardState& x) {
   std::int32_t keys[BranchDims::kTileRows];
-  count_visible(z, j, t, nq, keys);
+  count_visible(dims, j, t, nq, keys);
   for (std::int64_t i = 0; i < nq; ++i) {
-    const std::int64_t row = z.row(bh, t[i]);
-    load_query(z, tile, i * z.G, x.q, row);
-    std::copy_n(x.m + row, z.G, tile.m + i * z.G);
-    std::copy_n(x.l + row, z.G, tile.l + i * z.G);
-    for (std::int64_t g = 0; g < z.G; ++g)
-      copy_scaled<false>(tile.o + (i * z.G + g) * z.ldv, x.o + (row + g) * z.Dv, z.Dv, z.Dvp, 1.0f);
+    const std::int64_t row = dims.row(bh, t[i]);
+    load_query(dims, tile, i * dims.G, x.q, row);
+    std::copy_n(x.m + row, dims.G, tile.m + i * dims.G);
+    std::copy_n(x.l + row, dims.G, tile.l + i * dims.G);
+    for (std::int64_t g = 0; g < dims.G; ++g)
+      copy_scaled<false>(tile.o + (i * dims.G + g) * dims.ldv, x.o + (row + g) * dims.Dv, dims.Dv, dims.Dvp, 1.0f);
   }
-  forward_block(z, tile, nq, keys, packed, packed.at(z, bh, j));
+  forward_block(dims, tile, nq, keys, packed, packed.at(dims, bh, j));
   for (std::int64_t i = 0; i < nq; ++i) {
-    const std::int64_t row = z.row(bh, t[i]);
-    std::copy_n(tile.m + i * z.G, z.G, x.m + row);
-    std::copy_n(tile.l + i * z.G, z.G, x.l + row);
-    for (std::int64_t g = 0; g < z.G; ++g) std::copy_n(tile.o + (i * z.G + g) * z.ldv, z.Dv, x.o + (row + g) * z.Dv);
+    const std::int64_t row = dims.row(bh, t[i]);
+    std::copy_n(tile.m + i * dims.G, dims.G, x.m + row);
+    std::copy_n(tile.l + i * dims.G, dims.G, x.l + row);
+    for (std::int64_t g = 0; g < dims.G; ++g)
+      std::copy_n(tile.o + (i * dims.G + g) * dims.ldv, dims.Dv, x.o + (row + g) * dims.Dv);
   }
 }
 
-HWY_NOINLINE void forward_segment(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s,
+HWY_NOINLINE void forward_segment(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t s,
                                   const InverseIndex& index, const PackedKeys& packed, const ForwardState& x) {
-  const std::int64_t t0 = index.segments.begin(s), t1 = index.segments.end(s, z.T);
+  const std::int64_t t0 = index.segments.begin(s), t1 = index.segments.end(s, dims.T);
   bool all = true;
-  for (std::int64_t j = 0; j * z.block < t1; ++j) all = all && index.all_chose(bh, s, j, z.block);
+  for (std::int64_t j = 0; j * dims.block < t1; ++j) all = all && index.all_chose(bh, s, j, dims.block);
   if (all) {
-    for (std::int64_t t = t0; t < t1; t += z.queries) {
-      const std::int64_t nq = std::min(z.queries, t1 - t);
+    for (std::int64_t t = t0; t < t1; t += dims.queries) {
+      const std::int64_t nq = std::min(dims.queries, t1 - t);
       forward_walk(
-          z, tile, bh, t, nq, [&](std::int64_t j, std::int32_t* keys) { count_visible(z, j, t, nq, keys); }, packed,
-          x.o, x.m, x.q);
+          dims, tile, bh, t, nq, [&](std::int64_t j, std::int32_t* keys) { count_visible(dims, j, t, nq, keys); },
+          packed, x.o, x.m, x.q);
     }
     return;
   }
   for (std::int64_t t = t0; t < t1; ++t) {
-    const std::int64_t row = z.row(bh, t);
-    std::fill_n(x.o + row * z.Dv, z.G * z.Dv, 0.0f);
-    std::fill_n(x.m + row, z.G, -kInfinity);
-    std::fill_n(x.l + row, z.G, 0.0f);
+    const std::int64_t row = dims.row(bh, t);
+    std::fill_n(x.o + row * dims.Dv, dims.G * dims.Dv, 0.0f);
+    std::fill_n(x.m + row, dims.G, -kInfinity);
+    std::fill_n(x.l + row, dims.G, 0.0f);
   }
-  for (std::int64_t j = 0; j * z.block < t1; ++j) {
+  for (std::int64_t j = 0; j * dims.block < t1; ++j) {
     const auto [t, size] = index.list(bh, s, j);
-    for (std::int64_t i = 0; i < size; i += z.queries)
-      forward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
+    for (std::int64_t i = 0; i < size; i += dims.queries)
+      forward_tile(dims, tile, bh, j, t + i, std::min(dims.queries, size - i), packed, x);
   }
   for (std::int64_t t = t0; t < t1; ++t)
-    for (std::int64_t row = z.row(bh, t), end = row + z.G; row < end; ++row)
-      finish_row(x.o + row * z.Dv, x.m + row, x.o + row * z.Dv, z.Dv, x.m[row], x.l[row]);
+    for (std::int64_t row = dims.row(bh, t), end = row + dims.G; row < end; ++row)
+      finish_row(x.o + row * dims.Dv, x.m + row, x.o + row * dims.Dv, dims.Dv, x.m[row], x.l[row]);
 }
 
 }  // namespace
 
 void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
-  const BranchDims z(q, k, v.dim(3), geometry.l_sel);
+  const BranchDims dims(q, k, v.dim(3), geometry.l_sel);
   ArenaScope scope(dev.work);
-  const PackedKeys packed(dev, z, {.kt = true, .v = true});
-  const InverseIndex index(dev, z, selected.dim(3));
-  const Tensor sums = dev.scratch({z.B, z.T, z.H});
-  const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(z, nullptr).floats});
+  const PackedKeys packed(dev, dims, {.kt = true, .v = true});
+  const InverseIndex index(dev, dims, selected.dim(3));
+  const Tensor sums = dev.scratch({dims.B, dims.T, dims.H});
+  const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(dims, nullptr).floats});
   if (dev.planning()) return;
-  pack_keys(dev, z, packed, k.raw<float>(), v.raw<float>());
+  pack_keys(dev, dims, packed, k.raw<float>(), v.raw<float>());
   const ForwardState x{o.raw<float>(), lse.raw<float>(), sums.raw<float>(), q.raw<float>()};
-  parallel_for(dev.threads, z.groups() * index.segments.count, [&](std::int64_t i, int thread) HWY_ATTR {
-    const std::int64_t bh = i % z.groups(), s = index.segments.count - 1 - i / z.groups();  // longest first
+  parallel_for(dev.threads, dims.groups() * index.segments.count, [&](std::int64_t i, int thread) HWY_ATTR {
+    const std::int64_t bh = i % dims.groups(), s = index.segments.count - 1 - i / dims.groups();  // longest first
     index.build_segment(bh, s, selected.raw<std::int32_t>());
-    forward_segment(z, TileScratch::forward(z, scratch.raw<float>() + thread * scratch.dim(1)), bh, s, index, packed,
-                    x);
+    forward_segment(dims, TileScratch::forward(dims, scratch.raw<float>() + thread * scratch.dim(1)), bh, s, index,
+                    packed, x);
   });
 }
 
@@ -129,46 +130,47 @@ struct BackwardState {
   QueryGradients x;
   float* sums;  ///< per (group, block): dk (block,ldk), dv (block,ldv)
 
-  std::pair<float*, float*> of(const BranchDims& z, std::int64_t bh, std::int64_t j) const {
-    float* dk = sums + (bh * z.blocks + j) * z.block * (z.ldk + z.ldv);
-    return {dk, dk + z.block * z.ldk};
+  std::pair<float*, float*> of(const BranchDims& dims, std::int64_t bh, std::int64_t j) const {
+    float* dk = sums + (bh * dims.blocks + j) * dims.block * (dims.ldk + dims.ldv);
+    return {dk, dk + dims.block * dims.ldk};
   }
 };
 
-HWY_NOINLINE void backward_tile(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t j,
+HWY_NOINLINE void backward_tile(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t j,
                                 const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
                                 const BackwardState& state) {
   const QueryGradients& x = state.x;
   std::int32_t keys[BranchDims::kTileRows];
-  count_visible(z, j, t, nq, keys);
+  count_visible(dims, j, t, nq, keys);
   for (std::int64_t i = 0; i < nq; ++i)
-    load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t[i]));
-  const auto [dk, dv] = state.of(z, bh, j);
-  backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk, dv);
-  for (std::int64_t i = 0; i < nq; ++i) store_dq<true>(z, tile, i * z.G, x.dq, z.row(bh, t[i]));
+    load_query_backward(dims, tile, i * dims.G, x.q, x.d_o, x.lse, x.delta, dims.row(bh, t[i]));
+  const auto [dk, dv] = state.of(dims, bh, j);
+  backward_block(dims, tile, nq, keys, packed, packed.at(dims, bh, j), dk, dv);
+  for (std::int64_t i = 0; i < nq; ++i) store_dq<true>(dims, tile, i * dims.G, x.dq, dims.row(bh, t[i]));
 }
 
 /// Queries of segment s against the blocks of segment c
-HWY_NOINLINE void backward_piece(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t s,
+HWY_NOINLINE void backward_piece(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t s,
                                  std::int64_t c, const InverseIndex& index, const PackedKeys& packed,
                                  const BackwardState& x) {
-  const std::int64_t j0 = c * index.segments.blocks, j1 = std::min(z.blocks, j0 + index.segments.blocks),
-                     t1 = index.segments.end(s, z.T);
+  const std::int64_t j0 = c * index.segments.blocks, j1 = std::min(dims.blocks, j0 + index.segments.blocks),
+                     t1 = index.segments.end(s, dims.T);
   bool all = true;
-  for (std::int64_t j = j0; j < j1; ++j) all = all && index.all_chose(bh, s, j, z.block);
+  for (std::int64_t j = j0; j < j1; ++j) all = all && index.all_chose(bh, s, j, dims.block);
   if (all) {
-    for (std::int64_t t = index.segments.begin(s); t < t1; t += z.queries) {
-      const std::int64_t nq = std::min(z.queries, t1 - t);
+    for (std::int64_t t = index.segments.begin(s); t < t1; t += dims.queries) {
+      const std::int64_t nq = std::min(dims.queries, t1 - t);
       backward_walk<true>(
-          z, tile, bh, t, nq, j0, j1, [&](std::int64_t j, std::int32_t* keys) { count_visible(z, j, t, nq, keys); },
-          packed, x.x, [&](std::int64_t j) { return x.of(z, bh, j); });
+          dims, tile, bh, t, nq, j0, j1,
+          [&](std::int64_t j, std::int32_t* keys) { count_visible(dims, j, t, nq, keys); }, packed, x.x,
+          [&](std::int64_t j) { return x.of(dims, bh, j); });
     }
     return;
   }
   for (std::int64_t j = j0; j < j1; ++j) {
     const auto [t, size] = index.list(bh, s, j);
-    for (std::int64_t i = 0; i < size; i += z.queries)
-      backward_tile(z, tile, bh, j, t + i, std::min(z.queries, size - i), packed, x);
+    for (std::int64_t i = 0; i < size; i += dims.queries)
+      backward_tile(dims, tile, bh, j, t + i, std::min(dims.queries, size - i), packed, x);
   }
 }
 
@@ -201,48 +203,49 @@ struct PieceOrder {
 
 void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
                               In selected, const NsaShape& geometry, Write dq_mode) {
-  const BranchDims z(q, k, v.dim(3), geometry.l_sel);
+  const BranchDims dims(q, k, v.dim(3), geometry.l_sel);
   ArenaScope scope(dev.work);
-  const PackedKeys packed(dev, z, {.kt = true, .k = true, .vt = true});
-  const InverseIndex index(dev, z, selected.dim(3));
-  const Tensor sums = dev.scratch({z.groups() * z.blocks, z.block * (z.ldk + z.ldv)});
-  const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(z, nullptr).floats});
+  const PackedKeys packed(dev, dims, {.kt = true, .k = true, .vt = true});
+  const InverseIndex index(dev, dims, selected.dim(3));
+  const Tensor sums = dev.scratch({dims.groups() * dims.blocks, dims.block * (dims.ldk + dims.ldv)});
+  const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(dims, nullptr).floats});
   const std::int64_t segments = index.segments.count;
   const Tensor turns =
-      dev.scratch({2, z.groups(), segments}, DType::i32);  // pieces done with these queries, with these keys
+      dev.scratch({2, dims.groups(), segments}, DType::i32);  // pieces done with these queries, with these keys
   if (dev.planning()) return;
   std::fill_n(turns.raw<std::int32_t>(), turns.numel(), 0);
-  pack_keys(dev, z, packed, k.raw<float>(), v.raw<float>());
-  parallel_for(dev.threads, z.groups() * segments, [&](std::int64_t i, int) HWY_ATTR {
+  pack_keys(dev, dims, packed, k.raw<float>(), v.raw<float>());
+  parallel_for(dev.threads, dims.groups() * segments, [&](std::int64_t i, int) HWY_ATTR {
     index.build_segment(i / segments, i % segments, selected.raw<std::int32_t>());
   });
   parallel_for(dev.threads, sums.dim(0), [&](std::int64_t i, int) HWY_ATTR {
     std::fill_n(sums.raw<float>() + i * sums.dim(1), sums.dim(1), 0.0f);
   });
   if (dq_mode == Write::overwrite) {
-    const std::int64_t size = z.H * z.Dk;
-    parallel_for(dev.threads, z.B * z.T,
+    const std::int64_t size = dims.H * dims.Dk;
+    parallel_for(dev.threads, dims.B * dims.T,
                  [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.raw<float>() + i * size, size, 0.0f); });
   }
   const BackwardState x{{dq.raw<float>(), d_o.raw<float>(), delta.raw<float>(), lse.raw<float>(), q.raw<float>()},
                         sums.raw<float>()};
   const PieceOrder order(segments);
-  parallel_in_order(dev.threads, order.odd * order.odd * z.groups(), [&](std::int64_t i, int thread) HWY_ATTR {
-    const std::int64_t bh = i % z.groups(), ek = i / z.groups();
+  parallel_in_order(dev.threads, order.odd * order.odd * dims.groups(), [&](std::int64_t i, int thread) HWY_ATTR {
+    const std::int64_t bh = i % dims.groups(), ek = i / dims.groups();
     PieceOrder::Piece piece;
     if (!order.at(ek / order.odd, ek % order.odd, piece)) return;
     std::int32_t& turn_s = turns.raw<std::int32_t>()[bh * segments + piece.s];
-    std::int32_t& turn_c = turns.raw<std::int32_t>()[(z.groups() + bh) * segments + piece.c];
+    std::int32_t& turn_c = turns.raw<std::int32_t>()[(dims.groups() + bh) * segments + piece.c];
     wait_for(turn_s, piece.before_s);
     wait_for(turn_c, piece.before_c);
-    backward_piece(z, TileScratch::backward(z, scratch.raw<float>() + thread * scratch.dim(1)), bh, piece.s, piece.c,
-                   index, packed, x);
+    backward_piece(dims, TileScratch::backward(dims, scratch.raw<float>() + thread * scratch.dim(1)), bh, piece.s,
+                   piece.c, index, packed, x);
     pass_turn(turn_s, piece.before_s + 1);
     pass_turn(turn_c, piece.before_c + 1);
   });
-  parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
+  parallel_for(dev.threads, dims.groups() * dims.blocks, [&](std::int64_t i, int) HWY_ATTR {
     const float* dk_block = sums.raw<float>() + i * sums.dim(1);
-    store_dkv(z, i / z.blocks, i % z.blocks, dk.raw<float>(), dv.raw<float>(), dk_block, dk_block + z.block * z.ldk);
+    store_dkv(dims, i / dims.blocks, i % dims.blocks, dk.raw<float>(), dv.raw<float>(), dk_block,
+              dk_block + dims.block * dims.ldk);
   });
 }
 

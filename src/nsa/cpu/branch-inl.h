@@ -26,7 +26,7 @@ static_assert(BranchDims::kPad == kTileN);
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-HWY_INLINE float query_scale(const BranchDims& z) { return kLog2e / std::sqrt(static_cast<float>(z.Dk)); }
+HWY_INLINE float query_scale(const BranchDims& dims) { return kLog2e / std::sqrt(static_cast<float>(dims.Dk)); }
 
 /// to[0, n) = [to +] scale * from; then zeros up to n_padded. Neither side needs alignment.
 template <bool kAdd>
@@ -53,15 +53,18 @@ inline void transpose_keys(float* to, std::int64_t lds, const float* from, std::
 }
 
 /// Fills every block; k (B,S,Hkv,Dk), v (B,S,Hkv,Dv) or null
-inline void pack_keys(const Device& dev, const BranchDims& z, const PackedKeys& packed, const float* k,
+inline void pack_keys(const Device& dev, const BranchDims& dims, const PackedKeys& packed, const float* k,
                       const float* v) {
-  parallel_for(dev.threads, z.groups() * z.blocks, [&](std::int64_t i, int) HWY_ATTR {
-    const std::int64_t bh = i / z.blocks, j = i % z.blocks, keys = z.keys_in(j), first = z.key_row(bh, j * z.block);
+  parallel_for(dev.threads, dims.groups() * dims.blocks, [&](std::int64_t i, int) HWY_ATTR {
+    const std::int64_t bh = i / dims.blocks, j = i % dims.blocks, keys = dims.keys_in(j),
+                       first = dims.key_row(bh, j * dims.block);
     float* block = packed.data + i * packed.size;
-    if (packed.forms.k) copy_rows(block + packed.k, z.ldk, k + first * z.Dk, z.Hkv * z.Dk, keys, z.Dk);
-    if (packed.forms.v) copy_rows(block + packed.v, z.ldv, v + first * z.Dv, z.Hkv * z.Dv, keys, z.Dv);
-    if (packed.forms.kt) transpose_keys(block + packed.kt, z.lds, k + first * z.Dk, z.Hkv * z.Dk, keys, z.Dk);
-    if (packed.forms.vt) transpose_keys(block + packed.vt, z.lds, v + first * z.Dv, z.Hkv * z.Dv, keys, z.Dv);
+    if (packed.forms.k) copy_rows(block + packed.k, dims.ldk, k + first * dims.Dk, dims.Hkv * dims.Dk, keys, dims.Dk);
+    if (packed.forms.v) copy_rows(block + packed.v, dims.ldv, v + first * dims.Dv, dims.Hkv * dims.Dv, keys, dims.Dv);
+    if (packed.forms.kt)
+      transpose_keys(block + packed.kt, dims.lds, k + first * dims.Dk, dims.Hkv * dims.Dk, keys, dims.Dk);
+    if (packed.forms.vt)
+      transpose_keys(block + packed.vt, dims.lds, v + first * dims.Dv, dims.Hkv * dims.Dv, keys, dims.Dv);
   });
 }
 
@@ -78,18 +81,20 @@ struct TileScratch {
     floats += BranchDims::padded(n);
     return at;
   }
-  static TileScratch forward(const BranchDims& z, float* base) {
+  static TileScratch forward(const BranchDims& dims, float* base) {
     TileScratch t;
-    t.q = t.take(base, z.rows * z.ldk), t.o = t.take(base, z.rows * z.ldv), t.s = t.take(base, z.rows * z.lds);
-    t.m = t.take(base, z.rows), t.l = t.take(base, z.rows);
-    t.top = t.take(base, z.rows * kTileN), t.sum = t.take(base, z.rows * kTileN);
+    t.q = t.take(base, dims.rows * dims.ldk), t.o = t.take(base, dims.rows * dims.ldv),
+    t.s = t.take(base, dims.rows * dims.lds);
+    t.m = t.take(base, dims.rows), t.l = t.take(base, dims.rows);
+    t.top = t.take(base, dims.rows * kTileN), t.sum = t.take(base, dims.rows * kTileN);
     return t;
   }
-  static TileScratch backward(const BranchDims& z, float* base) {
+  static TileScratch backward(const BranchDims& dims, float* base) {
     TileScratch t;
-    t.q = t.take(base, z.rows * z.ldk), t.d_o = t.take(base, z.rows * z.ldv), t.dq = t.take(base, z.rows * z.ldk);
-    t.s = t.take(base, z.rows * z.lds);
-    t.lse2 = t.take(base, z.rows), t.delta = t.take(base, z.rows);
+    t.q = t.take(base, dims.rows * dims.ldk), t.d_o = t.take(base, dims.rows * dims.ldv),
+    t.dq = t.take(base, dims.rows * dims.ldk);
+    t.s = t.take(base, dims.rows * dims.lds);
+    t.lse2 = t.take(base, dims.rows), t.delta = t.take(base, dims.rows);
     return t;
   }
 };
@@ -161,15 +166,15 @@ struct SoftmaxRowsSink {
 
 /// The probabilities of a block that every row sees whole, in one pass; `width` keys, a multiple of kTileN. False: a
 /// row has no reference yet, or its logits leapt; the block is then to be done in two passes.
-HWY_INLINE bool softmax_rows(const BranchDims& z, const TileScratch& tile, std::int64_t rows, std::int64_t width,
+HWY_INLINE bool softmax_rows(const BranchDims& dims, const TileScratch& tile, std::int64_t rows, std::int64_t width,
                              const float* kt) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   if (std::any_of(tile.m, tile.m + rows, [](float m) { return m == -kInfinity; })) return false;
   std::fill_n(tile.top, rows * kTileN, -kInfinity);
   std::fill_n(tile.sum, rows * kTileN, 0.0f);
-  tile_product(rows, width, z.Dk, tile.q, z.ldk, 1, kt, z.lds,
-               SoftmaxRowsSink{tile.s, z.lds, tile.m, tile.top, tile.sum});
+  tile_product(rows, width, dims.Dk, tile.q, dims.ldk, 1, kt, dims.lds,
+               SoftmaxRowsSink{tile.s, dims.lds, tile.m, tile.top, tile.sum});
   TileVec rise = hn::Zero(d);
   for (std::int64_t r = 0; r < rows; ++r)
     rise = hn::Max(rise, hn::Sub(hn::LoadU(d, tile.top + r * kTileN), hn::Set(d, tile.m[r])));
@@ -182,8 +187,8 @@ HWY_INLINE bool softmax_rows(const BranchDims& z, const TileScratch& tile, std::
     const float top = hn::GetLane(hn::MaxOfLanes(d, hn::LoadU(d, tile.top + r * kTileN)));
     if (!(top > tile.m[r] + kSlack)) continue;
     const TileVec shrink = exp2_softmax(hn::Set(d, tile.m[r] - top));
-    float *o = tile.o + r * z.ldv, *p = tile.s + r * z.lds;
-    for (std::int64_t e = 0; e < z.Dvp; e += lanes) hn::StoreU(hn::Mul(shrink, hn::LoadU(d, o + e)), d, o + e);
+    float *o = tile.o + r * dims.ldv, *p = tile.s + r * dims.lds;
+    for (std::int64_t e = 0; e < dims.Dvp; e += lanes) hn::StoreU(hn::Mul(shrink, hn::LoadU(d, o + e)), d, o + e);
     for (std::int64_t c = 0; c < width; c += lanes) hn::StoreU(hn::Mul(shrink, hn::LoadU(d, p + c)), d, p + c);
     tile.l[r] *= hn::GetLane(shrink);
     tile.m[r] = top;
@@ -197,17 +202,17 @@ HWY_INLINE bool all_see_whole(std::int64_t nq, const std::int32_t* keys, std::in
 }
 
 /// nq queries of a tile against one packed block; keys[i]: how many of its keys query i sees.
-HWY_INLINE void forward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys,
-                              const PackedKeys& packed, const float* block) {
-  const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
+HWY_INLINE void forward_block(const BranchDims& dims, const TileScratch& tile, std::int64_t nq,
+                              const std::int32_t* keys, const PackedKeys& packed, const float* block) {
+  const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * dims.G, width = round_up(top, kTileN);
   if (top == 0) return;
-  if (!all_see_whole(nq, keys, width) || !softmax_rows(z, tile, rows, width, block + packed.kt)) {
-    tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
+  if (!all_see_whole(nq, keys, width) || !softmax_rows(dims, tile, rows, width, block + packed.kt)) {
+    tile_gemm<false>(rows, width, dims.Dk, tile.q, dims.ldk, 1, block + packed.kt, dims.lds, tile.s, dims.lds);
     for (std::int64_t i = 0, r = 0; i < nq; ++i)
-      for (std::int64_t g = 0; g < z.G; ++g, ++r)
-        softmax_row(tile.s + r * z.lds, width, keys[i], tile.o + r * z.ldv, z.Dvp, tile.m + r, tile.l + r);
+      for (std::int64_t g = 0; g < dims.G; ++g, ++r)
+        softmax_row(tile.s + r * dims.lds, width, keys[i], tile.o + r * dims.ldv, dims.Dvp, tile.m + r, tile.l + r);
   }
-  tile_gemm<true>(rows, z.Dvp, top, tile.s, z.lds, 1, block + packed.v, z.ldv, tile.o, z.ldv);
+  tile_gemm<true>(rows, dims.Dvp, top, tile.s, dims.lds, 1, block + packed.v, dims.ldv, tile.o, dims.ldv);
 }
 
 /// A finished row: o (Dv) = accumulator / l, lse natural; a row that saw nothing gives 0 and +inf.
@@ -232,79 +237,81 @@ HWY_INLINE void probability_row(float* HWY_RESTRICT s, std::int64_t width, std::
 }
 
 /// Adds to tile.dq (in units of sqrt(Dk)), dk (block,ldk; in units of 1/ln 2) and dv (block,ldv).
-HWY_INLINE void backward_block(const BranchDims& z, const TileScratch& tile, std::int64_t nq, const std::int32_t* keys,
-                               const PackedKeys& packed, const float* block, float* dk, float* dv) {
-  const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * z.G, width = round_up(top, kTileN);
+HWY_INLINE void backward_block(const BranchDims& dims, const TileScratch& tile, std::int64_t nq,
+                               const std::int32_t* keys, const PackedKeys& packed, const float* block, float* dk,
+                               float* dv) {
+  const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * dims.G, width = round_up(top, kTileN);
   if (top == 0) return;
   if (all_see_whole(nq, keys, width)) {
-    tile_product(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds,
-                 ProbabilitySink<Queries::rows>{tile.s, z.lds, tile.lse2});
+    tile_product(rows, width, dims.Dk, tile.q, dims.ldk, 1, block + packed.kt, dims.lds,
+                 ProbabilitySink<Queries::rows>{tile.s, dims.lds, tile.lse2});
   } else {
-    tile_gemm<false>(rows, width, z.Dk, tile.q, z.ldk, 1, block + packed.kt, z.lds, tile.s, z.lds);
+    tile_gemm<false>(rows, width, dims.Dk, tile.q, dims.ldk, 1, block + packed.kt, dims.lds, tile.s, dims.lds);
     for (std::int64_t i = 0, r = 0; i < nq; ++i)
-      for (std::int64_t g = 0; g < z.G; ++g, ++r) probability_row(tile.s + r * z.lds, width, keys[i], tile.lse2[r]);
+      for (std::int64_t g = 0; g < dims.G; ++g, ++r)
+        probability_row(tile.s + r * dims.lds, width, keys[i], tile.lse2[r]);
   }
-  tile_gemm<true>(top, z.Dvp, rows, tile.s, 1, z.lds, tile.d_o, z.ldv, dv, z.ldv);
-  tile_product(rows, width, z.Dv, tile.d_o, z.ldv, 1, block + packed.vt, z.lds,
-               ScoreGradientSink<Queries::rows>{tile.s, z.lds, tile.delta});
-  tile_gemm<true>(top, z.Dkp, rows, tile.s, 1, z.lds, tile.q, z.ldk, dk, z.ldk);
-  tile_gemm<true>(rows, z.Dkp, top, tile.s, z.lds, 1, block + packed.k, z.ldk, tile.dq, z.ldk);
+  tile_gemm<true>(top, dims.Dvp, rows, tile.s, 1, dims.lds, tile.d_o, dims.ldv, dv, dims.ldv);
+  tile_product(rows, width, dims.Dv, tile.d_o, dims.ldv, 1, block + packed.vt, dims.lds,
+               ScoreGradientSink<Queries::rows>{tile.s, dims.lds, tile.delta});
+  tile_gemm<true>(top, dims.Dkp, rows, tile.s, 1, dims.lds, tile.q, dims.ldk, dk, dims.ldk);
+  tile_gemm<true>(rows, dims.Dkp, top, tile.s, dims.lds, 1, block + packed.k, dims.ldk, tile.dq, dims.ldk);
 }
 
 /// The saved rows of query t go to tile rows [r, r + G).
-HWY_INLINE void load_query(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q,
+HWY_INLINE void load_query(const BranchDims& dims, const TileScratch& tile, std::int64_t r, const float* q,
                            std::int64_t row) {
-  const float scale = query_scale(z);
-  for (std::int64_t g = 0; g < z.G; ++g)
-    copy_scaled<false>(tile.q + (r + g) * z.ldk, q + (row + g) * z.Dk, z.Dk, z.Dkp, scale);
+  const float scale = query_scale(dims);
+  for (std::int64_t g = 0; g < dims.G; ++g)
+    copy_scaled<false>(tile.q + (r + g) * dims.ldk, q + (row + g) * dims.Dk, dims.Dk, dims.Dkp, scale);
 }
-HWY_INLINE void load_query_backward(const BranchDims& z, const TileScratch& tile, std::int64_t r, const float* q,
+HWY_INLINE void load_query_backward(const BranchDims& dims, const TileScratch& tile, std::int64_t r, const float* q,
                                     const float* d_o, const float* lse, const float* delta, std::int64_t row) {
-  load_query(z, tile, r, q, row);
-  for (std::int64_t g = 0; g < z.G; ++g) {
-    copy_scaled<false>(tile.d_o + (r + g) * z.ldv, d_o + (row + g) * z.Dv, z.Dv, z.Dvp, 1.0f);
+  load_query(dims, tile, r, q, row);
+  for (std::int64_t g = 0; g < dims.G; ++g) {
+    copy_scaled<false>(tile.d_o + (r + g) * dims.ldv, d_o + (row + g) * dims.Dv, dims.Dv, dims.Dvp, 1.0f);
     tile.lse2[r + g] = lse[row + g] * kLog2e;
     tile.delta[r + g] = delta[row + g];
   }
-  std::fill_n(tile.dq + r * z.ldk, z.G * z.ldk, 0.0f);
+  std::fill_n(tile.dq + r * dims.ldk, dims.G * dims.ldk, 0.0f);
 }
 /// dq of query t = [dq +] its tile rows
 template <bool kAdd>
-HWY_INLINE void store_dq(const BranchDims& z, const TileScratch& tile, std::int64_t r, float* dq, std::int64_t row) {
-  const float scale = 1.0f / std::sqrt(static_cast<float>(z.Dk));
-  for (std::int64_t g = 0; g < z.G; ++g)
-    copy_scaled<kAdd>(dq + (row + g) * z.Dk, tile.dq + (r + g) * z.ldk, z.Dk, z.Dk, scale);
+HWY_INLINE void store_dq(const BranchDims& dims, const TileScratch& tile, std::int64_t r, float* dq, std::int64_t row) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dims.Dk));
+  for (std::int64_t g = 0; g < dims.G; ++g)
+    copy_scaled<kAdd>(dq + (row + g) * dims.Dk, tile.dq + (r + g) * dims.ldk, dims.Dk, dims.Dk, scale);
 }
 /// dk, dv of block j (accumulators dk_acc (block,ldk), dv_acc (block,ldv)) to their rows
-HWY_INLINE void store_dkv(const BranchDims& z, std::int64_t bh, std::int64_t j, float* dk, float* dv,
+HWY_INLINE void store_dkv(const BranchDims& dims, std::int64_t bh, std::int64_t j, float* dk, float* dv,
                           const float* dk_acc, const float* dv_acc) {
-  for (std::int64_t s = 0; s < z.keys_in(j); ++s) {
-    const std::int64_t row = z.key_row(bh, j * z.block + s);
-    copy_scaled<false>(dk + row * z.Dk, dk_acc + s * z.ldk, z.Dk, z.Dk, kLn2);
-    copy_scaled<false>(dv + row * z.Dv, dv_acc + s * z.ldv, z.Dv, z.Dv, 1.0f);
+  for (std::int64_t s = 0; s < dims.keys_in(j); ++s) {
+    const std::int64_t row = dims.key_row(bh, j * dims.block + s);
+    copy_scaled<false>(dk + row * dims.Dk, dk_acc + s * dims.ldk, dims.Dk, dims.Dk, kLn2);
+    copy_scaled<false>(dv + row * dims.Dv, dv_acc + s * dims.ldv, dims.Dv, dims.Dv, 1.0f);
   }
 }
 
 /// Consecutive queries t0, ..., t0 + nq - 1 against blocks 0, 1, ..., up to the first that none of them sees; count(j,
 /// keys) says how many keys of block j each sees. Writes o (B,T,H,Dv) and lse (B,T,H).
 template <class Count>
-HWY_INLINE void forward_walk(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
+HWY_INLINE void forward_walk(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
                              std::int64_t nq, const Count& count, const PackedKeys& packed, float* o, float* lse,
                              const float* q) {
-  const std::int64_t rows = nq * z.G;
+  const std::int64_t rows = nq * dims.G;
   std::int32_t keys[BranchDims::kTileRows];
-  for (std::int64_t i = 0; i < nq; ++i) load_query(z, tile, i * z.G, q, z.row(bh, t0 + i));
-  std::fill_n(tile.o, rows * z.ldv, 0.0f);
+  for (std::int64_t i = 0; i < nq; ++i) load_query(dims, tile, i * dims.G, q, dims.row(bh, t0 + i));
+  std::fill_n(tile.o, rows * dims.ldv, 0.0f);
   std::fill_n(tile.m, rows, -kInfinity);
   std::fill_n(tile.l, rows, 0.0f);
-  for (std::int64_t j = 0; j < z.blocks; ++j) {
+  for (std::int64_t j = 0; j < dims.blocks; ++j) {
     count(j, keys);
     if (keys[nq - 1] == 0) break;  // the last query sees most
-    forward_block(z, tile, nq, keys, packed, packed.at(z, bh, j));
+    forward_block(dims, tile, nq, keys, packed, packed.at(dims, bh, j));
   }
   for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t row = z.row(bh, t0 + r / z.G) + r % z.G;
-    finish_row(o + row * z.Dv, lse + row, tile.o + r * z.ldv, z.Dv, tile.m[r], tile.l[r]);
+    const std::int64_t row = dims.row(bh, t0 + r / dims.G) + r % dims.G;
+    finish_row(o + row * dims.Dv, lse + row, tile.o + r * dims.ldv, dims.Dv, tile.m[r], tile.l[r]);
   }
 }
 
@@ -317,19 +324,19 @@ struct QueryGradients {
 /// The same walk backward over blocks [j0, j1); sums(j) gives {dk, dv} of a block, which are added to, and so is dq if
 /// kAddDq.
 template <bool kAddDq, class Count, class Sums>
-HWY_INLINE void backward_walk(const BranchDims& z, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
+HWY_INLINE void backward_walk(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
                               std::int64_t nq, std::int64_t j0, std::int64_t j1, const Count& count,
                               const PackedKeys& packed, const QueryGradients& x, const Sums& sums) {
   std::int32_t keys[BranchDims::kTileRows];
   for (std::int64_t i = 0; i < nq; ++i)
-    load_query_backward(z, tile, i * z.G, x.q, x.d_o, x.lse, x.delta, z.row(bh, t0 + i));
+    load_query_backward(dims, tile, i * dims.G, x.q, x.d_o, x.lse, x.delta, dims.row(bh, t0 + i));
   for (std::int64_t j = j0; j < j1; ++j) {
     count(j, keys);
     if (keys[nq - 1] == 0) break;
     const auto [dk, dv] = sums(j);
-    backward_block(z, tile, nq, keys, packed, packed.at(z, bh, j), dk, dv);
+    backward_block(dims, tile, nq, keys, packed, packed.at(dims, bh, j), dk, dv);
   }
-  for (std::int64_t i = 0; i < nq; ++i) store_dq<kAddDq>(z, tile, i * z.G, x.dq, z.row(bh, t0 + i));
+  for (std::int64_t i = 0; i < nq; ++i) store_dq<kAddDq>(dims, tile, i * dims.G, x.dq, dims.row(bh, t0 + i));
 }
 
 }  // namespace HWY_NAMESPACE

@@ -72,17 +72,19 @@ struct PackedKeys {
       k = 0, vt = 0, v = 0,
       size = 0;  ///< offsets inside a block: kt (Dk,lds), k (block,ldk), vt (Dv,lds), v (block,ldv); floats of a block
 
-  PackedKeys(Device& dev, const BranchDims& z, PackedForms wanted) : forms(wanted) {
+  PackedKeys(Device& dev, const BranchDims& dims, PackedForms wanted) : forms(wanted) {
     const auto place = [&](bool wanted_form, std::int64_t n) {
       const std::int64_t at = size;
       if (wanted_form) size += n;
       return at;
     };
-    kt = place(forms.kt, z.Dk * z.lds), k = place(forms.k, z.block * z.ldk), vt = place(forms.vt, z.Dv * z.lds),
-    v = place(forms.v, z.block * z.ldv);
-    data = dev.scratch({z.groups() * z.blocks, size}).raw<float>();
+    kt = place(forms.kt, dims.Dk * dims.lds), k = place(forms.k, dims.block * dims.ldk),
+    vt = place(forms.vt, dims.Dv * dims.lds), v = place(forms.v, dims.block * dims.ldv);
+    data = dev.scratch({dims.groups() * dims.blocks, size}).raw<float>();
   }
-  float* at(const BranchDims& z, std::int64_t bh, std::int64_t j) const { return data + (bh * z.blocks + j) * size; }
+  float* at(const BranchDims& dims, std::int64_t bh, std::int64_t j) const {
+    return data + (bh * dims.blocks + j) * size;
+  }
 };
 
 }  // namespace nsa::cpu

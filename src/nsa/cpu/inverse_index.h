@@ -11,10 +11,10 @@ struct Segments {
   std::int64_t blocks;   ///< blocks in a segment
   std::int64_t count;    ///< segments in a sequence
   std::int64_t queries;  ///< queries in a segment, the last may be short
-  explicit Segments(const BranchDims& z)
-      : blocks(std::max<std::int64_t>(1, (z.blocks + 30) / 31)),
-        count((z.blocks + blocks - 1) / blocks),
-        queries(blocks * z.block) {}
+  explicit Segments(const BranchDims& dims)
+      : blocks(std::max<std::int64_t>(1, (dims.blocks + 30) / 31)),
+        count((dims.blocks + blocks - 1) / blocks),
+        queries(blocks * dims.block) {}
   std::int64_t begin(std::int64_t s) const { return s * queries; }
   std::int64_t end(std::int64_t s, std::int64_t T) const { return std::min(T, (s + 1) * queries); }
 };
@@ -25,9 +25,10 @@ struct InverseIndex {
   std::int32_t *lists,
       *offsets;  ///< (groups,T,n) and (groups,segments,blocks+1); offsets count from the segment's first list element
 
-  InverseIndex(Device& dev, const BranchDims& z, std::int64_t n_) : segments(z), blocks(z.blocks), T(z.T), n(n_) {
-    lists = dev.scratch({z.groups(), T, n}, DType::i32).raw<std::int32_t>();
-    offsets = dev.scratch({z.groups(), segments.count, blocks + 1}, DType::i32).raw<std::int32_t>();
+  InverseIndex(Device& dev, const BranchDims& dims, std::int64_t n_)
+      : segments(dims), blocks(dims.blocks), T(dims.T), n(n_) {
+    lists = dev.scratch({dims.groups(), T, n}, DType::i32).raw<std::int32_t>();
+    offsets = dev.scratch({dims.groups(), segments.count, blocks + 1}, DType::i32).raw<std::int32_t>();
   }
 
   struct List {

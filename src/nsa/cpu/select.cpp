@@ -28,12 +28,13 @@ struct ScoreDims {
   std::int64_t queries;  ///< queries in a tile
   std::int64_t floats;   ///< scratch of one thread
 
-  ScoreDims(const BranchDims& z, const NsaShape& geometry)
+  ScoreDims(const BranchDims& dims, const NsaShape& geometry)
       : lead(BranchDims::padded(geometry.l / geometry.d)),
-        columns(lead + std::max(z.blocks * kBlock, geometry.blocks(z.T) * (geometry.l_sel / geometry.d)) + kTileN),
-        queries(std::min(z.queries, kMaxQueries)),
-        floats(queries * z.G * (z.ldk + z.lds + 1) + queries * columns + score_columns(geometry, z.T) +
-               round_up(score_columns(geometry, z.T) / kTileN, kTileN) + geometry.n) {}
+        columns(lead + std::max(dims.blocks * kBlock, geometry.blocks(dims.T) * (geometry.l_sel / geometry.d)) +
+                kTileN),
+        queries(std::min(dims.queries, kMaxQueries)),
+        floats(queries * dims.G * (dims.ldk + dims.lds + 1) + queries * columns + score_columns(geometry, dims.T) +
+               round_up(score_columns(geometry, dims.T) / kTileN, kTileN) + geometry.n) {}
   static std::int64_t score_columns(const NsaShape& geometry, std::int64_t T) {
     return round_up(geometry.blocks(T), kTileN);
   }
@@ -42,11 +43,13 @@ struct ScoreDims {
 struct ScoreScratch {
   float *q, *s, *lse2, *p, *score, *best;  ///< best: of each group of scores
   std::int32_t* index;
-  ScoreScratch(const BranchDims& z, const ScoreDims& y, const NsaShape& geometry, float* base) {
-    const std::int64_t rows = y.queries * z.G;
-    q = base, s = q + rows * z.ldk, lse2 = s + rows * z.lds, p = lse2 + rows, score = p + y.queries * y.columns;
-    best = score + ScoreDims::score_columns(geometry, z.T);
-    index = reinterpret_cast<std::int32_t*>(best + round_up(ScoreDims::score_columns(geometry, z.T) / kTileN, kTileN));
+  ScoreScratch(const BranchDims& dims, const ScoreDims& scores, const NsaShape& geometry, float* base) {
+    const std::int64_t rows = scores.queries * dims.G;
+    q = base, s = q + rows * dims.ldk, lse2 = s + rows * dims.lds, p = lse2 + rows,
+    score = p + scores.queries * scores.columns;
+    best = score + ScoreDims::score_columns(geometry, dims.T);
+    index =
+        reinterpret_cast<std::int32_t*>(best + round_up(ScoreDims::score_columns(geometry, dims.T) / kTileN, kTileN));
   }
 };
 
@@ -144,64 +147,65 @@ HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& geometry,
   std::fill(selected + n, selected + geometry.n, -1);
 }
 
-HWY_NOINLINE void select_tile(const BranchDims& z, const ScoreDims& y, const ScoreScratch& x, std::int64_t bh,
-                              std::int64_t t0, const PackedKeys& packed, std::int32_t* selected, const float* q,
-                              const float* lse, const NsaShape& geometry) {
-  const std::int64_t nq = std::min(y.queries, z.T - t0), ratio = geometry.l_sel / geometry.d,
+HWY_NOINLINE void select_tile(const BranchDims& dims, const ScoreDims& scores, const ScoreScratch& tile,
+                              std::int64_t bh, std::int64_t t0, const PackedKeys& packed, std::int32_t* selected,
+                              const float* q, const float* lse, const NsaShape& geometry) {
+  const std::int64_t nq = std::min(scores.queries, dims.T - t0), ratio = geometry.l_sel / geometry.d,
                      visible = geometry.visible(t0 + nq - 1);
   const std::int64_t used = round_up((Candidates(geometry, t0 + nq - 1).current + 1) * ratio, kTileN);
-  const float scale = query_scale(z);
-  for (std::int64_t r = 0; r < nq * z.G; ++r) {
-    const std::int64_t row = z.row(bh, t0 + r / z.G) + r % z.G;
-    copy_scaled<false>(x.q + r * z.ldk, q + row * z.Dk, z.Dk, z.Dkp, scale);
-    x.lse2[r] = lse[row] * kLog2e;
+  const float scale = query_scale(dims);
+  for (std::int64_t r = 0; r < nq * dims.G; ++r) {
+    const std::int64_t row = dims.row(bh, t0 + r / dims.G) + r % dims.G;
+    copy_scaled<false>(tile.q + r * dims.ldk, q + row * dims.Dk, dims.Dk, dims.Dkp, scale);
+    tile.lse2[r] = lse[row] * kLog2e;
   }
   std::int64_t written = 0;
   for (; written < visible; written += kBlock) {
     const std::int64_t width = round_up(std::min(kBlock, visible - written), kTileN);
-    tile_gemm<false>(nq * z.G, width, z.Dk, x.q, z.ldk, 1, packed.at(z, bh, written / kBlock), z.lds, x.s, z.lds);
+    tile_gemm<false>(nq * dims.G, width, dims.Dk, tile.q, dims.ldk, 1, packed.at(dims, bh, written / kBlock), dims.lds,
+                     tile.s, dims.lds);
     for (std::int64_t i = 0; i < nq; ++i) {
       const std::int64_t keys = std::clamp<std::int64_t>(geometry.visible(t0 + i) - written, 0, kBlock);
-      sum_heads(x.p + i * y.columns + y.lead + written, x.s + i * z.G * z.lds, z.lds, x.lse2 + i * z.G, z.G, kBlock,
-                keys);
+      sum_heads(tile.p + i * scores.columns + scores.lead + written, tile.s + i * dims.G * dims.lds, dims.lds,
+                tile.lse2 + i * dims.G, dims.G, kBlock, keys);
     }
   }
   for (std::int64_t i = 0; i < nq; ++i) {
     const std::int64_t t = t0 + i;
     const Candidates c(geometry, t);
-    std::int32_t* out = selected + (bh * z.T + t) * geometry.n;
-    float* p = x.p + i * y.columns + y.lead;
-    std::fill(p - y.lead, p, 0.0f);
+    std::int32_t* out = selected + (bh * dims.T + t) * geometry.n;
+    float* p = tile.p + i * scores.columns + scores.lead;
+    std::fill(p - scores.lead, p, 0.0f);
     if (written < used) std::fill(p + written, p + used, 0.0f);
     const std::int64_t n_free = std::clamp<std::int64_t>(geometry.n - c.forced(), 0, c.last_free - c.first_free);
-    score_blocks(x.score, p, c.first_free, c.last_free, ratio, geometry.l / geometry.d);
-    keep_best(x.index, x.score, x.best, round_up(c.last_free, kTileN) / kTileN, n_free);
-    write_selected(out, geometry, c, x.index, n_free);
+    score_blocks(tile.score, p, c.first_free, c.last_free, ratio, geometry.l / geometry.d);
+    keep_best(tile.index, tile.score, tile.best, round_up(c.last_free, kTileN) / kTileN, n_free);
+    write_selected(out, geometry, c, tile.index, n_free);
   }
 }
 
 }  // namespace
 
 void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
-  const BranchDims z(q, kc, 0, kBlock);
-  const ScoreDims y(z, geometry);
+  const BranchDims dims(q, kc, 0, kBlock);
+  const ScoreDims scores(dims, geometry);
   ArenaScope scope(dev.work);
-  const PackedKeys packed(dev, z, {.kt = true});
-  const Tensor scratch = dev.scratch({dev.threads, y.floats});
+  const PackedKeys packed(dev, dims, {.kt = true});
+  const Tensor scratch = dev.scratch({dev.threads, scores.floats});
   if (dev.planning()) return;
-  pack_keys(dev, z, packed, kc.raw<float>(), nullptr);
-  const std::int64_t scored_from = std::min(z.T, geometry.n * geometry.l_sel),
-                     tiles = (z.T - scored_from + y.queries - 1) / y.queries;
-  parallel_for(dev.threads, z.groups() * tiles, [&](std::int64_t i, int thread) HWY_ATTR {
-    const std::int64_t bh = i % z.groups(),
-                       t0 = scored_from + (tiles - 1 - i / z.groups()) * y.queries;  // longest first
-    select_tile(z, y, ScoreScratch(z, y, geometry, scratch.raw<float>() + thread * y.floats), bh, t0, packed,
-                selected.raw<std::int32_t>(), q.raw<float>(), lse.raw<float>(), geometry);
+  pack_keys(dev, dims, packed, kc.raw<float>(), nullptr);
+  const std::int64_t scored_from = std::min(dims.T, geometry.n * geometry.l_sel),
+                     tiles = (dims.T - scored_from + scores.queries - 1) / scores.queries;
+  parallel_for(dev.threads, dims.groups() * tiles, [&](std::int64_t i, int thread) HWY_ATTR {
+    const std::int64_t bh = i % dims.groups(),
+                       t0 = scored_from + (tiles - 1 - i / dims.groups()) * scores.queries;  // longest first
+    select_tile(dims, scores, ScoreScratch(dims, scores, geometry, scratch.raw<float>() + thread * scores.floats), bh,
+                t0, packed, selected.raw<std::int32_t>(), q.raw<float>(), lse.raw<float>(), geometry);
   });
-  parallel_for(dev.threads, z.groups(), [&](std::int64_t bh, int) HWY_ATTR {
+  parallel_for(dev.threads, dims.groups(), [&](std::int64_t bh, int) HWY_ATTR {
     for (std::int64_t t = 0; t < scored_from; ++t)
       for (std::int64_t i = 0; i < geometry.n; ++i)
-        selected.raw<std::int32_t>()[(bh * z.T + t) * geometry.n + i] =
+        selected.raw<std::int32_t>()[(bh * dims.T + t) * geometry.n + i] =
             i <= t / geometry.l_sel ? static_cast<std::int32_t>(i) : -1;
   });
 }
