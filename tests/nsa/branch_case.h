@@ -56,45 +56,73 @@ struct BranchInputs {
   ref::NsaSizes z;
   std::int64_t S;
   Tensor q, k, v, d_o;
-  BranchInputs(Device& dev, const ref::NsaSizes& sizes, std::int64_t S_, double scale = 1) : z(sizes), S(S_) {
-    q = random(dev, {z.B, z.T, z.H, z.Dk}, "q", scale);
-    k = random(dev, {z.B, S, z.Hkv, z.Dk}, "k", scale);
-    v = random(dev, {z.B, S, z.Hkv, z.Dv}, "v");
-    d_o = random(dev, {z.B, z.T, z.H, z.Dv}, "d_o");
-  }
+  BranchInputs(Device& dev, const ref::NsaSizes& sizes, std::int64_t S_, DType type, double scale = 1)
+      : z(sizes),
+        S(S_),
+        q(random(dev, {z.B, z.T, z.H, z.Dk}, "q", scale, 0, type)),
+        k(random(dev, {z.B, S, z.Hkv, z.Dk}, "k", scale, 0, type)),
+        v(random(dev, {z.B, S, z.Hkv, z.Dv}, "v", type)),
+        d_o(random(dev, {z.B, z.T, z.H, z.Dv}, "d_o", type)) {}
 };
 
 struct BranchForward {
   Tensor o, lse;
-  BranchForward(Device& dev, const ref::NsaSizes& z)
-      : o(make(dev, {z.B, z.T, z.H, z.Dv})), lse(make(dev, {z.B, z.T, z.H})) {}
+  BranchForward(Device& dev, const ref::NsaSizes& z, DType type)
+      : o(make(dev, {z.B, z.T, z.H, z.Dv}, type)), lse(make(dev, {z.B, z.T, z.H})) {}
 };
 
 struct BranchBackward {
   Tensor dq, dk, dv;
-  BranchBackward(Device& dev, const ref::NsaSizes& z, std::int64_t S)
-      : dq(make(dev, {z.B, z.T, z.H, z.Dk})),
-        dk(make(dev, {z.B, S, z.Hkv, z.Dk})),
-        dv(make(dev, {z.B, S, z.Hkv, z.Dv})) {}
+  BranchBackward(Device& dev, const ref::NsaSizes& z, std::int64_t S, DType type)
+      : dq(make(dev, {z.B, z.T, z.H, z.Dk}, type)),
+        dk(make(dev, {z.B, S, z.Hkv, z.Dk}, type)),
+        dv(make(dev, {z.B, S, z.Hkv, z.Dv}, type)) {}
 };
 
 /// delta (B,T,H) = sum over Dv of o * d_o, from the reference's o
 inline Tensor make_delta(Device& dev, const ref::NsaSizes& z, const std::vector<double>& o, In d_o) {
-  Tensor delta = make(dev, {z.B, z.T, z.H});
-  for (std::int64_t row = 0; row < delta.numel(); ++row) {
-    double sum = 0;
-    for (std::int64_t e = 0; e < z.Dv; ++e)
-      sum += o[static_cast<std::size_t>(row * z.Dv + e)] * d_o.f32()[row * z.Dv + e];
-    delta.f32()[row] = static_cast<float>(sum);
-  }
+  const Tensor delta = make(dev, {z.B, z.T, z.H});
+  const auto g = values(d_o);
+  std::vector<double> sums(o.size() / static_cast<std::size_t>(z.Dv));
+  for (std::size_t i = 0; i < o.size(); ++i) sums[i / static_cast<std::size_t>(z.Dv)] += o[i] * g[i];
+  set(delta, sums);
   return delta;
 }
 
 inline Tensor to_tensor(Device& dev, const Shape& dims, const std::vector<std::int32_t>& x) {
-  Tensor t = make(dev, dims, DType::i32);
-  std::copy(x.begin(), x.end(), t.i32());
+  const Tensor t = make(dev, dims, DType::i32);
+  set(t, x);
   return t;
 }
+
+/// What a branch must give, and what a plain bf16 program would: forward(store) -> ref::Attended.
+struct BranchReference {
+  ref::Attended<double> y, plain;
+  ref::AttendGrads<double> d, plain_d;
+
+  template <class Forward>
+  BranchReference(const BranchInputs& x, const Forward& forward) : y(forward(Exact())), plain(forward(ToBf16())) {
+    const auto q = values(x.q), k = values(x.k), v = values(x.v), d_o = values(x.d_o);
+    d = ref::attend_backward(x.z, x.S, d_o, y.p, q, k, v);
+    plain_d = ref::attend_backward(x.z, x.S, d_o, plain.p, q, k, v, ToBf16());
+  }
+
+  void check(const BranchForward& got, double limit = tolerance(DType::f32)) const {
+    check_close_to_plain("o", got.o, y.o, rounded_to_bf16(plain.o), limit);
+    check_close("lse", got.lse, y.lse, limit);
+  }
+  void check(const BranchBackward& got, double limit = tolerance(DType::f32)) const {
+    check_close_to_plain("dq", got.dq, d.dq, rounded_to_bf16(plain_d.dq), limit);
+    check_close_to_plain("dk", got.dk, d.dk, rounded_to_bf16(plain_d.dk), limit);
+    check_close_to_plain("dv", got.dv, d.dv, rounded_to_bf16(plain_d.dv), limit);
+  }
+  /// dq of a backward with Write::add, onto `before`
+  void check_added(In dq, In before, double limit = tolerance(DType::f32)) const {
+    std::vector<double> want = values(before), rounded = want;
+    for (std::size_t i = 0; i < want.size(); ++i) want[i] += d.dq[i], rounded[i] += plain_d.dq[i];
+    check_close_to_plain("dq added", dq, want, rounded_to_bf16(rounded), limit);
+  }
+};
 
 /// `run(dev)`, with tensors from make(), takes at its peak exactly what it takes while planning.
 inline void check_plan(const std::function<void(Device&)>& run) {

@@ -29,44 +29,47 @@ Tensor random_selected(Device& dev, const ref::NsaSizes& z, const std::string& n
   return to_tensor(dev, {z.B, z.Hkv, z.T, z.geometry.n}, s);
 }
 
-void check_case(const ref::NsaSizes& z, double scale, double limit) {
-  INFO(describe(z));
-  TestDevice dev;
-  const BranchInputs x(dev, z, z.T, scale);
+void check_case(const Kind& kind, const ref::NsaSizes& z, double scale = 1, double limit = tolerance(DType::f32)) {
+  INFO(describe(kind) << ", " << describe(z));
+  TestDevice dev(kind);
+  const BranchInputs x(dev, z, z.T, kind.type, scale);
   const Tensor selected = random_selected(dev, z);
   const auto q = values(x.q), k = values(x.k), v = values(x.v);
-  const auto want = ref::attend_selected_forward(z, q, k, v, ints(selected));
-  const BranchForward got(dev, z);
-  op::attend_selected_forward(dev, got.o, got.lse, x.q, x.k, x.v, selected, z.geometry);
-  check_close("o", got.o, want.o, limit);
-  check_close("lse", got.lse, want.lse, limit);
+  const auto blocks = ints(selected);
+  const BranchReference want(x, [&](auto store) { return ref::attend_selected_forward(z, q, k, v, blocks, store); });
+  const BranchForward y(dev, z, kind.type);
+  op::attend_selected_forward(dev, y.o, y.lse, x.q, x.k, x.v, selected, z.geometry);
+  want.check(y, limit);
 
-  const auto want_d = ref::attend_backward(z, z.T, values(x.d_o), want.p, q, k, v);
-  const Tensor delta = make_delta(dev, z, want.o, x.d_o);
-  const BranchBackward d(dev, z, z.T);
-  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, delta, got.lse, x.q, x.k, x.v, selected, z.geometry,
+  const Tensor delta = make_delta(dev, z, want.y.o, x.d_o);
+  const BranchBackward d(dev, z, z.T, kind.type);
+  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, delta, y.lse, x.q, x.k, x.v, selected, z.geometry,
                                Write::overwrite);
-  check_close("dq", d.dq, want_d.dq, limit);
-  check_close("dk", d.dk, want_d.dk, limit);
-  check_close("dv", d.dv, want_d.dv, limit);
+  want.check(d, limit);
 
-  const Tensor dq2 = random(dev, d.dq.shape, "dq before"), before = clone(dev, dq2);
-  op::attend_selected_backward(dev, dq2, d.dk, d.dv, x.d_o, delta, got.lse, x.q, x.k, x.v, selected, z.geometry,
+  const Tensor before = random(dev, d.dq.shape, "dq before", kind.type), dq = clone(dev, before);
+  op::attend_selected_backward(dev, dq, d.dk, d.dv, x.d_o, delta, y.lse, x.q, x.k, x.v, selected, z.geometry,
                                Write::add);
-  std::vector<double> sum = values(before);
-  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += want_d.dq[i];
-  check_close("dq added", dq2, sum, limit);
+  want.check_added(dq, before, limit);
 }
 
 }  // namespace
 
 TEST_CASE("attend_selected equals the reference for given blocks, forward and backward") {
-  for_each_case([](const ref::NsaSizes& z) { check_case(z, 1, tolerance(DType::f32)); });
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  for_each_case([&](const ref::NsaSizes& z) { check_case(kind, z); });
 }
 
 TEST_CASE("attend_selected with large logits") {
-  check_case({.B = 1, .T = 129, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 16, .geometry = small_nsa()}, 4.5,
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  check_case(kind, {.B = 1, .T = 129, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 16, .geometry = small_nsa()}, 4.5,
              5e-5);  // a float lse of 80 is known to 4e-6
+}
+
+TEST_CASE("attend_selected sums over many blocks in float") {
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  check_case(
+      kind, {.B = 1, .T = 900, .H = 2, .Hkv = 1, .Dk = 8, .Dv = 8, .geometry = {.l = 4, .d = 2, .l_sel = 4, .n = 100}});
 }
 
 TEST_CASE("attend_selected with every block chosen is causal attention") {
@@ -77,46 +80,48 @@ TEST_CASE("attend_selected with every block chosen is causal attention") {
                         .Dk = 16,
                         .Dv = 24,
                         .geometry = {.l = 8, .d = 4, .l_sel = 16, .n = 10}};  // n >= T / l'
-  TestDevice dev;
-  const BranchInputs x(dev, z, z.T);
-  const Tensor kc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, "kc"), vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc");
-  const BranchForward cmp(dev, z), got(dev, z);
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  INFO(describe(kind));
+  TestDevice dev(kind);
+  const BranchInputs x(dev, z, z.T, kind.type);
+  const Tensor kc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, "kc", kind.type),
+               vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc", kind.type);
+  const BranchForward cmp(dev, z, kind.type), got(dev, z, kind.type);
   const Tensor selected = make(dev, {z.B, z.Hkv, z.T, z.geometry.n}, DType::i32);
   op::attend_compressed_forward(dev, cmp.o, cmp.lse, x.q, kc, vc, z.geometry);
   op::select_blocks(dev, selected, x.q, kc, cmp.lse, z.geometry);
   op::attend_selected_forward(dev, got.o, got.lse, x.q, x.k, x.v, selected, z.geometry);
-  const auto want = ref::attend_forward(z, z.T, values(x.q), values(x.k), values(x.v),
-                                        [](auto, std::int64_t t, auto, std::int64_t s) { return s <= t; });
-  check_close("o", got.o, want.o);
-  check_close("lse", got.lse, want.lse);
-  const auto want_d = ref::attend_backward(z, z.T, values(x.d_o), want.p, values(x.q), values(x.k), values(x.v));
-  const BranchBackward d(dev, z, z.T);
-  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, make_delta(dev, z, want.o, x.d_o), got.lse, x.q, x.k, x.v,
-                               selected, z.geometry, Write::overwrite);
-  check_close("dq", d.dq, want_d.dq);
-  check_close("dk", d.dk, want_d.dk);
-  check_close("dv", d.dv, want_d.dv);
+  const auto causal = [](auto, std::int64_t t, auto, std::int64_t s) { return s <= t; };
+  const BranchReference want(
+      x, [&](auto store) { return ref::attend_forward(z, z.T, values(x.q), values(x.k), values(x.v), causal, store); });
+  want.check(got);
+  const BranchBackward d(dev, z, z.T, kind.type);
+  op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, make_delta(dev, z, want.y.o, x.d_o), got.lse, x.q, x.k,
+                               x.v, selected, z.geometry, Write::overwrite);
+  want.check(d);
 }
 
 TEST_CASE("attend_selected gives the same bits on any number of threads") {
   // One group, so that pieces which follow each other share queries or keys; several times, because a piece that does
   // not wait for another mostly comes later.
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  INFO(describe(kind));
   const ref::NsaSizes z{.B = 1, .T = 600, .H = 3, .Hkv = 1, .Dk = 20, .Dv = 12, .geometry = small_nsa()};
   const auto run = [&](Device& dev, const BranchForward& y, const BranchBackward& d) {
-    const BranchInputs x(dev, z, z.T);
+    const BranchInputs x(dev, z, z.T, kind.type);
     const Tensor selected = random_selected(dev, z);
     op::attend_selected_forward(dev, y.o, y.lse, x.q, x.k, x.v, selected, z.geometry);
     op::attend_selected_backward(dev, d.dq, d.dk, d.dv, x.d_o, random(dev, {z.B, z.T, z.H}, "delta"), y.lse, x.q, x.k,
                                  x.v, selected, z.geometry, Write::overwrite);
   };
-  TestDevice one(1);
-  const BranchForward y1(one, z);
-  const BranchBackward d1(one, z, z.T);
+  TestDevice one(kind, 1);
+  const BranchForward y1(one, z, kind.type);
+  const BranchBackward d1(one, z, z.T, kind.type);
   run(one, y1, d1);
   for (int i = 0; i < 20; ++i) {
-    TestDevice other(2 + i % 3);
-    const BranchForward y(other, z);
-    const BranchBackward d(other, z, z.T);
+    TestDevice other(kind, 2 + i % 3);
+    const BranchForward y(other, z, kind.type);
+    const BranchBackward d(other, z, z.T, kind.type);
     run(other, y, d);
     CHECK((same_bits(y1.o, y.o) && same_bits(y1.lse, y.lse)));
     CHECK((same_bits(d1.dq, d.dq) && same_bits(d1.dk, d.dk) && same_bits(d1.dv, d.dv)));
@@ -124,11 +129,12 @@ TEST_CASE("attend_selected gives the same bits on any number of threads") {
 }
 
 TEST_CASE("attend_selected takes the memory it plans") {
+  const DType type = GENERATE(DType::f32, DType::bf16);
   for (std::int64_t T : {5, 300})
     check_plan([&](Device& dev) {
       const ref::NsaSizes z{.B = 2, .T = T, .H = 6, .Hkv = 2, .Dk = 20, .Dv = 12, .geometry = small_nsa()};
-      const BranchBackward x(dev, z, T), d(dev, z, T);  // q, k, v and their gradients
-      const BranchForward y(dev, z), dy(dev, z);        // o, lse and d_o, delta
+      const BranchBackward x(dev, z, T, type), d(dev, z, T, type);  // q, k, v and their gradients
+      const BranchForward y(dev, z, type), dy(dev, z, type);        // o, lse and d_o, delta
       const Tensor selected = make(dev, {z.B, z.Hkv, T, z.geometry.n}, DType::i32);
       op::attend_selected_forward(dev, y.o, y.lse, x.dq, x.dk, x.dv, selected, z.geometry);
       op::attend_selected_backward(dev, d.dq, d.dk, d.dv, dy.o, dy.lse, y.lse, x.dq, x.dk, x.dv, selected, z.geometry,

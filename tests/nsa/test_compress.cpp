@@ -80,8 +80,8 @@ void check_compress(const ref::CompressSizes& s, const Kind& kind) {
   INFO("l " << s.geometry.l << " d " << s.geometry.d);
   TestDevice dev(kind);
   const Call a = call_for(dev, s, kind.type);
-  const auto want = evaluate(a, s, ref::Exact());
-  const auto plain = kind.type == DType::bf16 ? evaluate(a, s, [](double e) { return rounded_to_bf16(e); }) : want;
+  const auto want = evaluate(a, s, Exact());
+  const auto plain = kind.type == DType::bf16 ? evaluate(a, s, ToBf16()) : want;
   run(dev, a, s);
   // the f32 results of bf16 numbers are held to the plain program too
   const auto check = [&](const std::string& name, In got, std::size_t i) {

@@ -12,14 +12,14 @@ struct SelectCase {
   ref::NsaSizes z;
   Tensor q, kc, lse, selected;
 
-  explicit SelectCase(const ref::NsaSizes& sizes, int threads = 1) : dev(threads), z(sizes) {
-    q = random(dev, {z.B, z.T, z.H, z.Dk}, "q");
-    kc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, "kc");
+  SelectCase(const Kind& kind, const ref::NsaSizes& sizes, int threads = 1) : dev(kind, threads), z(sizes) {
+    q = random(dev, {z.B, z.T, z.H, z.Dk}, "q", kind.type);
+    kc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, "kc", kind.type);
   }
   /// Runs both branches of the kernel; returns the reference's probabilities.
   std::vector<double> run() {
-    const Tensor vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc");
-    const BranchForward y(dev, z);
+    const Tensor vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc", q.dtype);
+    const BranchForward y(dev, z, q.dtype);
     op::attend_compressed_forward(dev, y.o, y.lse, q, kc, vc, z.geometry);
     lse = y.lse;
     selected = make(dev, {z.B, z.Hkv, z.T, z.geometry.n}, DType::i32);
@@ -28,7 +28,8 @@ struct SelectCase {
   }
 };
 
-/// Same blocks as the reference, but for candidates whose scores float cannot separate; ascending, -1 at the end.
+/// Same blocks as the reference, but for candidates whose scores float cannot separate (in bf16 too: scores are float);
+/// ascending, -1 at the end.
 void check_selected(const SelectCase& x, const std::vector<double>& p) {
   const std::vector<double> score = ref::block_scores(x.z, p);
   const std::vector<std::int32_t> want = ref::select_blocks(x.z, score), got = ints(x.selected);
@@ -58,40 +59,52 @@ void check_selected(const SelectCase& x, const std::vector<double>& p) {
 }  // namespace
 
 TEST_CASE("select_blocks chooses the reference's blocks") {
-  for_each_case([](const ref::NsaSizes& z) {
-    INFO(describe(z));
-    SelectCase x(z);
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  for_each_case([&](const ref::NsaSizes& z) {
+    INFO(describe(kind) << ", " << describe(z));
+    SelectCase x(kind, z);
     check_selected(x, x.run());
   });
 }
 
 TEST_CASE("select_blocks at the paper's block sizes") {
-  SelectCase x({.B = 1, .T = 1500, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 1, .geometry = {.n = 6}});
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  INFO(describe(kind));
+  SelectCase x(kind, {.B = 1, .T = 1500, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 1, .geometry = {.n = 6}});
   check_selected(x, x.run());
 }
 
 TEST_CASE("select_blocks: equal keys are ties, and the lower index wins") {
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  INFO(describe(kind));
   for (std::int64_t init : {0, 1, 2}) {
     NsaShape geometry = small_nsa();
     geometry.init = init, geometry.n = 6;
-    SelectCase x({.B = 1, .T = 400, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 4, .geometry = geometry});
-    for (std::int64_t i = 0; i < x.kc.numel(); ++i) x.kc.f32()[i] = static_cast<float>(i % x.z.Dk) * 0.1f - 0.7f;
+    SelectCase x(kind, {.B = 1, .T = 400, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 4, .geometry = geometry});
+    edit(x.kc, [&](auto& kc) {
+      for (std::size_t i = 0; i < kc.size(); ++i) kc[i] = static_cast<float>(i % 16) * 0.1f - 0.7f;
+    });
     const auto p = x.run();
     CHECK(ints(x.selected) == ref::select_blocks(x.z, ref::block_scores(x.z, p)));
   }
 }
 
 TEST_CASE("select_blocks with all the mass on one block") {
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  INFO(describe(kind));
   const NsaShape geometry = small_nsa();
-  SelectCase x({.B = 1, .T = 400, .H = 2, .Hkv = 1, .Dk = 16, .Dv = 4, .geometry = geometry});
+  SelectCase x(kind, {.B = 1, .T = 400, .H = 2, .Hkv = 1, .Dk = 16, .Dv = 4, .geometry = geometry});
   const float a = std::sqrt(20.0f);  // logits of +-80
-  std::fill_n(x.q.f32(), x.q.numel(), a);
-  std::fill_n(x.kc.f32(), x.kc.numel(), -a);
-  const std::int64_t loved = 9;  // compressed blocks 37, 38 lie inside select block 9 and in no other
-  std::fill_n(x.kc.f32() + (4 * loved + 1) * x.z.Dk, 2 * x.z.Dk, a);
+  const std::int64_t loved = 9;      // compressed blocks 37, 38 lie inside select block 9 and in no other
+  edit(x.q, [&](auto& q) { std::fill(q.begin(), q.end(), a); });
+  edit(x.kc, [&](auto& kc) {
+    std::fill(kc.begin(), kc.end(), -a);
+    std::fill_n(kc.begin() + (4 * loved + 1) * x.z.Dk, 2 * x.z.Dk, a);
+  });
   x.run();
+  const auto selected = ints(x.selected);
   for (std::int64_t t = (loved + 2) * geometry.l_sel; t < x.z.T; ++t) {
-    const std::int32_t* s = x.selected.i32() + t * geometry.n;
+    const auto s = selected.begin() + t * geometry.n;
     const std::int32_t c = static_cast<std::int32_t>(t / geometry.l_sel);
     INFO("t " << t);
     CHECK(std::vector<std::int32_t>(s, s + geometry.n) ==
@@ -100,33 +113,41 @@ TEST_CASE("select_blocks with all the mass on one block") {
 }
 
 TEST_CASE("select_blocks takes all blocks while they fit, and marks unused slots") {
-  SelectCase x({.B = 2, .T = 130, .H = 2, .Hkv = 2, .Dk = 4, .Dv = 4, .geometry = {.n = 16}});
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  INFO(describe(kind));
+  SelectCase x(kind, {.B = 2, .T = 130, .H = 2, .Hkv = 2, .Dk = 4, .Dv = 4, .geometry = {.n = 16}});
   x.run();
-  for (std::int64_t i = 0; i < x.selected.numel(); ++i) {
-    const std::int64_t slot = i % 16, t = i / 16 % 130;
-    CHECK(x.selected.i32()[i] == (slot <= t / 64 ? slot : -1));
+  const auto selected = ints(x.selected);
+  for (std::size_t i = 0; i < selected.size(); ++i) {
+    const std::int32_t slot = static_cast<std::int32_t>(i % 16), t = static_cast<std::int32_t>(i / 16 % 130);
+    CHECK(selected[i] == (slot <= t / 64 ? slot : -1));
   }
 }
 
 TEST_CASE("select_blocks gives valid blocks even when scores are NaN") {
-  SelectCase x({.B = 1, .T = 200, .H = 2, .Hkv = 1, .Dk = 8, .Dv = 4, .geometry = small_nsa()});
-  x.kc.f32()[5] = std::numeric_limits<float>::quiet_NaN();
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  INFO(describe(kind));
+  SelectCase x(kind, {.B = 1, .T = 200, .H = 2, .Hkv = 1, .Dk = 8, .Dv = 4, .geometry = small_nsa()});
+  set_at(x.kc, 5, std::numeric_limits<double>::quiet_NaN());
   x.run();
+  const auto selected = ints(x.selected);
   for (std::int64_t t = 0; t < x.z.T; ++t)
     for (std::int64_t i = 0; i < std::min(x.z.geometry.n, t / 16 + 1); ++i) {
-      const std::int32_t* s = x.selected.i32() + t * x.z.geometry.n;
+      const std::int32_t* s = selected.data() + t * x.z.geometry.n;
       CHECK((s[i] >= 0 && s[i] <= t / 16 && (i == 0 || s[i] > s[i - 1])));
     }
 }
 
 TEST_CASE("select_blocks gives the same blocks on any number of threads, and takes the memory it plans") {
+  const Kind kind = GENERATE(from_range(all_kinds()));
+  INFO(describe(kind));
   const ref::NsaSizes z{.B = 2, .T = 333, .H = 6, .Hkv = 2, .Dk = 20, .Dv = 4, .geometry = small_nsa()};
-  SelectCase one(z, 1), three(z, 3);
+  SelectCase one(kind, z, 1), three(kind, z, 3);
   one.run();
   three.run();
   CHECK(same_bits(one.selected, three.selected));
   check_plan([&](Device& dev) {
-    const Tensor q = make(dev, {z.B, z.T, z.H, z.Dk}), kc = make(dev, {z.B, z.Tc(), z.Hkv, z.Dk}),
+    const Tensor q = make(dev, {z.B, z.T, z.H, z.Dk}, kind.type), kc = make(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, kind.type),
                  lse = make(dev, {z.B, z.T, z.H});
     op::select_blocks(dev, make(dev, {z.B, z.Hkv, z.T, z.geometry.n}, DType::i32), q, kc, lse, z.geometry);
   });

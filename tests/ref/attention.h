@@ -1,6 +1,7 @@
 // The naive reference of causal attention, with or without a sliding window: T x T loops over (B,T,H,D) vectors, no
 // tiling. T is float, double or std::complex<double>; with the last, its backward is proven by complex step
-// (test_attention.cpp).
+// (test_attention.cpp). `store` gets the probabilities, the gradient by the scores and, in backward, o: what a plain
+// program stores between its products.
 #pragma once
 
 #include <cmath>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "ref/complex_step.h"
+#include "ref/rounding.h"
 
 namespace nsa::ref {
 
@@ -55,9 +57,9 @@ T attention_row(const AttentionSizes& z, const std::vector<T>& q, const std::vec
   return largest + std::log(sum);
 }
 
-template <class T>
+template <class T, class Store = test::Exact>
 AttentionOutputs<T> attention_forward(const AttentionSizes& z, const std::vector<T>& q, const std::vector<T>& k,
-                                      const std::vector<T>& v) {
+                                      const std::vector<T>& v, const Store& store = {}) {
   AttentionOutputs<T> y{std::vector<T>(z.B * z.T * z.H * z.Dv), std::vector<T>(z.B * z.T * z.H)};
   std::vector<T> p;
   for (std::int64_t b = 0; b < z.B; ++b)
@@ -66,15 +68,17 @@ AttentionOutputs<T> attention_forward(const AttentionSizes& z, const std::vector
         const std::int64_t n = z.query(b, t, h), first = z.first_key(t);
         y.lse[n] = attention_row(z, q, k, b, t, h, p);
         for (std::int64_t s = first; s <= t; ++s)
-          for (std::int64_t i = 0; i < z.Dv; ++i) y.o[n * z.Dv + i] += p[s - first] * v[z.key(b, s, h) * z.Dv + i];
+          for (std::int64_t i = 0; i < z.Dv; ++i)
+            y.o[n * z.Dv + i] += store(p[s - first]) * v[z.key(b, s, h) * z.Dv + i];
       }
   return y;
 }
 
-/// dS = P (dP - sum_s P dP), dP = dO V^T; dQ = dS K / sqrt(Dk), dK = dS^T Q / sqrt(Dk), dV = P^T dO.
-template <class T>
+/// dS = P (dP - delta), dP = dO V^T, delta = sum over Dv of o dO (which is sum_s P dP); dQ = dS K / sqrt(Dk), dK = dS^T
+/// Q / sqrt(Dk), dV = P^T dO.
+template <class T, class Store = test::Exact>
 AttentionGradients<T> attention_backward(const AttentionSizes& z, const std::vector<T>& d_o, const std::vector<T>& q,
-                                         const std::vector<T>& k, const std::vector<T>& v) {
+                                         const std::vector<T>& k, const std::vector<T>& v, const Store& store = {}) {
   AttentionGradients<T> g{std::vector<T>(q.size()), std::vector<T>(k.size()), std::vector<T>(v.size())};
   const T scale = T(1) / T(std::sqrt(static_cast<double>(z.Dk)));
   std::vector<T> p, dp;
@@ -83,15 +87,18 @@ AttentionGradients<T> attention_backward(const AttentionSizes& z, const std::vec
       for (std::int64_t h = 0; h < z.H; ++h) {
         const std::int64_t n = z.query(b, t, h), first = z.first_key(t);
         attention_row(z, q, k, b, t, h, p);
+        for (T& x : p) x = store(x);
         dp.assign(p.size(), T(0));
+        for (std::int64_t s = first; s <= t; ++s) dp[s - first] = dot(&d_o[n * z.Dv], &v[z.key(b, s, h) * z.Dv], z.Dv);
         T delta(0);
-        for (std::int64_t s = first; s <= t; ++s) {
-          dp[s - first] = dot(&d_o[n * z.Dv], &v[z.key(b, s, h) * z.Dv], z.Dv);
-          delta += p[s - first] * dp[s - first];
+        for (std::int64_t i = 0; i < z.Dv; ++i) {
+          T o(0);
+          for (std::int64_t s = first; s <= t; ++s) o += p[s - first] * v[z.key(b, s, h) * z.Dv + i];
+          delta += store(o) * d_o[n * z.Dv + i];
         }
         for (std::int64_t s = first; s <= t; ++s) {
           const std::int64_t m = z.key(b, s, h);
-          const T ds = p[s - first] * (dp[s - first] - delta) * scale;
+          const T ds = store(p[s - first] * (dp[s - first] - delta)) * scale;
           for (std::int64_t i = 0; i < z.Dk; ++i) {
             g.dq[n * z.Dk + i] += ds * k[m * z.Dk + i];
             g.dk[m * z.Dk + i] += ds * q[n * z.Dk + i];

@@ -137,6 +137,13 @@ inline void set_at(Out x, std::int64_t index, double value) {
   v.at(i) = value;
   set(x, v);
 }
+/// edit(x, [&](auto& v) { v[3] = 1; }): changes elements, wherever they are.
+template <class F>
+void edit(Out x, F&& f) {
+  std::vector<float> v = values<float>(x);
+  f(v);
+  set(x, v);
+}
 
 /// What a plain bf16 program would have stored.
 inline double rounded_to_bf16(double x) { return static_cast<float>(bf16(static_cast<float>(x))); }
@@ -217,11 +224,11 @@ void check_close(const std::string& name, In got, const std::vector<T>& want, do
 inline void check_close(const std::string& name, In got, In want, double limit = tolerance(DType::f32)) {
   check_close(name, got, values(want), limit);
 }
-/// The rule for every dtype: f32 within its tolerance of `want`, the float64 result; bf16 at most twice as far from it
-/// as `plain`, what a plain bf16 program would give: the same formula with every tensor it stores rounded to bf16.
+/// The rule for every dtype: f32 within `limit` of `want`, the float64 result; bf16 at most twice as far from it as
+/// `plain`, what a plain bf16 program would give: the same formula with every tensor it stores rounded to bf16.
 inline void check_close_to_plain(const std::string& name, In got, const std::vector<double>& want,
-                                 const std::vector<double>& plain) {
-  if (got.dtype == DType::f32) return check_close(name, got, want);
+                                 const std::vector<double>& plain, double limit = tolerance(DType::f32)) {
+  if (got.dtype == DType::f32) return check_close(name, got, want, limit);
   check_close(name, got, want, 2 * difference(plain, want).error);
 }
 /// An op that rounds once, when it stores its result.

@@ -13,6 +13,7 @@
 #include "nsa/ops.h"
 #include "ref/complex_step.h"
 #include "ref/ops.h"
+#include "ref/rounding.h"
 
 namespace nsa::test::ref {
 
@@ -53,14 +54,6 @@ struct CompressSizes {
 template <class T>
 struct Compressed {
   Vec<T> c, hidden;  // (B,Tc,Hkv,D), pre-activation (B,Tc,Hkv,E)
-};
-
-/// What becomes of a number that a program puts into a tensor: nothing, in a reference; a plain bf16 program rounds it.
-struct Exact {
-  template <class T>
-  T operator()(const T& x) const {
-    return x;
-  }
 };
 
 /// concat_r(x_r + pos_r) of block i, as l*D numbers (pos absent for mean)
@@ -170,9 +163,10 @@ struct Attended {
 };
 
 /// Softmax attention over the S keys for which sees(b, t, j, s) holds (j: kv head). k (B,S,Hkv,Dk), v (B,S,Hkv,Dv).
-template <class T, class Sees>
+/// `store` gets the probabilities, in attend_backward the gradient by the scores.
+template <class T, class Sees, class Store = Exact>
 Attended<T> attend_forward(const NsaSizes& z, std::int64_t S, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v,
-                           Sees sees) {
+                           Sees sees, const Store& store = {}) {
   const T scale = T(1) / std::sqrt(T(static_cast<float>(z.Dk)));
   Attended<T> a{Vec<T>(z.B * z.T * z.H * z.Dv), Vec<T>(z.B * z.T * z.H), Vec<T>(z.B * z.T * z.H * S)};
   for (std::int64_t b = 0; b < z.B; ++b)
@@ -198,7 +192,7 @@ Attended<T> attend_forward(const NsaSizes& z, std::int64_t S, const Vec<T>& q, c
         a.lse[row] = top + std::log(sum);
         for (std::int64_t s = 0; s < S; ++s) {
           if (!sees(b, t, j, s)) continue;
-          p[s] = std::exp(p[s] - top) / sum;
+          p[s] = store(std::exp(p[s] - top) / sum);
           for (std::int64_t e = 0; e < z.Dv; ++e) a.o[row * z.Dv + e] += p[s] * v[((b * S + s) * z.Hkv + j) * z.Dv + e];
         }
       }
@@ -211,9 +205,9 @@ struct AttendGrads {
 };
 
 /// From p alone: p is 0 where not seen, so the mask is not needed again. ds = p (dp - sum p dp).
-template <class T>
+template <class T, class Store = Exact>
 AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const Vec<T>& d_o, const Vec<T>& p, const Vec<T>& q,
-                               const Vec<T>& k, const Vec<T>& v) {
+                               const Vec<T>& k, const Vec<T>& v, const Store& store = {}) {
   const T scale = T(1) / std::sqrt(T(static_cast<float>(z.Dk)));
   AttendGrads<T> g{Vec<T>(q.size()), Vec<T>(k.size()), Vec<T>(v.size())};
   Vec<T> dp(S);
@@ -233,7 +227,7 @@ AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const Vec<T>& 
         }
         for (std::int64_t s = 0; s < S; ++s) {
           const std::int64_t key = (b * S + s) * z.Hkv + j;
-          const T ds = p[row * S + s] * (dp[s] - delta) * scale;
+          const T ds = store(p[row * S + s] * (dp[s] - delta)) * scale;
           for (std::int64_t e = 0; e < z.Dk; ++e) {
             g.dq[row * z.Dk + e] += ds * k[key * z.Dk + e];
             g.dk[key * z.Dk + e] += ds * q[row * z.Dk + e];
@@ -244,22 +238,25 @@ AttendGrads<T> attend_backward(const NsaSizes& z, std::int64_t S, const Vec<T>& 
 }
 
 /// Step 5: query t sees compressed block i iff i*d + l - 1 <= t.
-template <class T>
-Attended<T> attend_compressed_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& kc, const Vec<T>& vc) {
-  return attend_forward(z, z.Tc(), q, kc, vc, [&](auto, std::int64_t t, auto, std::int64_t i) {
+template <class T, class Store = Exact>
+Attended<T> attend_compressed_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& kc, const Vec<T>& vc,
+                                      const Store& store = {}) {
+  const auto sees = [&](auto, std::int64_t t, auto, std::int64_t i) {
     return i * z.geometry.d + z.geometry.l - 1 <= t;
-  });
+  };
+  return attend_forward(z, z.Tc(), q, kc, vc, sees, store);
 }
 
 /// Step 8: tokens s <= t inside the chosen blocks; selected (B,Hkv,T,n), -1 unused.
-template <class T>
+template <class T, class Store = Exact>
 Attended<T> attend_selected_forward(const NsaSizes& z, const Vec<T>& q, const Vec<T>& k, const Vec<T>& v,
-                                    const Ids& selected) {
-  return attend_forward(z, z.T, q, k, v, [&](std::int64_t b, std::int64_t t, std::int64_t j, std::int64_t s) {
+                                    const Ids& selected, const Store& store = {}) {
+  const auto sees = [&](std::int64_t b, std::int64_t t, std::int64_t j, std::int64_t s) {
     const auto first = selected.begin() + ((b * z.Hkv + j) * z.T + t) * z.geometry.n;
     return s <= t && std::find(first, first + z.geometry.n, static_cast<std::int32_t>(s / z.geometry.l_sel)) !=
                          first + z.geometry.n;
-  });
+  };
+  return attend_forward(z, z.T, q, k, v, sees, store);
 }
 
 /// Step 9: s in [max(0, t-w+1), t].

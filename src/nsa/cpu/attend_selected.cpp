@@ -12,7 +12,8 @@
 // (forward) / 4 (backward) rows of G * D
 //   floats, against 2 l' / 5 l' multiply-adds for each. Packed keys 2 (forward) / 3 + 2 (backward) times k's size,
 //   inverse index T n ints.
-// Assumes H a multiple of Hkv, no block twice in a query's list; any other size works.
+// Assumes f32 or bf16, H a multiple of Hkv, no block twice in a query's list; any other size works. In bf16 the sums of
+// o and of dq that go through memory are f32 scratch; each result is rounded once.
 // Determinism: segments, and the order in which pieces add to a segment's dq and to its dk, dv, depend on the shapes
 // and on `selected` alone.
 #undef HWY_TARGET_INCLUDE
@@ -30,10 +31,14 @@ namespace HWY_NAMESPACE {
 namespace {
 
 using cpu::InverseIndex;
+using cpu::sum_of;
 
+template <class T>
 struct ForwardState {
-  float *o, *m, *l;  ///< (B,T,H,Dv) (B,T,H) (B,T,H): not yet divided sums, base-2 maxima, sums of p
-  const float* q;
+  T* o;          ///< (B,T,H,Dv)
+  float* sum;    ///< (B,T,H,Dv): not yet divided sums, in o itself when it is f32
+  float *m, *l;  ///< (B,T,H) (B,T,H): base-2 maxima, sums of p
+  const T* q;
 };
 
 /// keys[i]: how many keys of block j query t[i] sees
@@ -51,10 +56,11 @@ HWY_INLINE void count_visible(const BranchDims& dims, std::int64_t j, std::int64
 }
 
 /// nq queries t against block j
+template <class T>
 HWY_NOINLINE void forward_tile(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t j,
                                const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
-                               const ForwardState& x) {
-  std::int32_t keys[BranchDims::kTileRows];
+                               const ForwardState<T>& x) {
+  std::int32_t keys[BranchDims::kTileRows] = {};
   count_visible(dims, j, t, nq, keys);
   for (std::int64_t i = 0; i < nq; ++i) {
     const std::int64_t row = dims.row(bh, t[i]);
@@ -62,7 +68,7 @@ HWY_NOINLINE void forward_tile(const BranchDims& dims, const TileScratch& tile, 
     std::copy_n(x.m + row, dims.G, tile.m + i * dims.G);
     std::copy_n(x.l + row, dims.G, tile.l + i * dims.G);
     for (std::int64_t g = 0; g < dims.G; ++g)
-      copy_scaled<false>(tile.o + (i * dims.G + g) * dims.ldv, x.o + (row + g) * dims.Dv, dims.Dv, dims.Dvp, 1.0f);
+      copy_scaled<false>(tile.o + (i * dims.G + g) * dims.ldv, x.sum + (row + g) * dims.Dv, dims.Dv, dims.Dvp, 1.0f);
   }
   forward_block(dims, tile, nq, keys, packed, packed.at(dims, bh, j));
   for (std::int64_t i = 0; i < nq; ++i) {
@@ -70,12 +76,13 @@ HWY_NOINLINE void forward_tile(const BranchDims& dims, const TileScratch& tile, 
     std::copy_n(tile.m + i * dims.G, dims.G, x.m + row);
     std::copy_n(tile.l + i * dims.G, dims.G, x.l + row);
     for (std::int64_t g = 0; g < dims.G; ++g)
-      std::copy_n(tile.o + (i * dims.G + g) * dims.ldv, dims.Dv, x.o + (row + g) * dims.Dv);
+      std::copy_n(tile.o + (i * dims.G + g) * dims.ldv, dims.Dv, x.sum + (row + g) * dims.Dv);
   }
 }
 
+template <class T>
 HWY_NOINLINE void forward_segment(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t s,
-                                  const InverseIndex& index, const PackedKeys& packed, const ForwardState& x) {
+                                  const InverseIndex& index, const PackedKeys& packed, const ForwardState<T>& x) {
   const std::int64_t t0 = index.segments.begin(s), t1 = index.segments.end(s, dims.T);
   bool all = true;
   for (std::int64_t j = 0; j * dims.block < t1; ++j) all = all && index.all_chose(bh, s, j, dims.block);
@@ -90,7 +97,7 @@ HWY_NOINLINE void forward_segment(const BranchDims& dims, const TileScratch& til
   }
   for (std::int64_t t = t0; t < t1; ++t) {
     const std::int64_t row = dims.row(bh, t);
-    std::fill_n(x.o + row * dims.Dv, dims.G * dims.Dv, 0.0f);
+    std::fill_n(x.sum + row * dims.Dv, dims.G * dims.Dv, 0.0f);
     std::fill_n(x.m + row, dims.G, -kInfinity);
     std::fill_n(x.l + row, dims.G, 0.0f);
   }
@@ -101,21 +108,20 @@ HWY_NOINLINE void forward_segment(const BranchDims& dims, const TileScratch& til
   }
   for (std::int64_t t = t0; t < t1; ++t)
     for (std::int64_t row = dims.row(bh, t), end = row + dims.G; row < end; ++row)
-      finish_row(x.o + row * dims.Dv, x.m + row, x.o + row * dims.Dv, dims.Dv, x.m[row], x.l[row]);
+      finish_row(x.o + row * dims.Dv, x.m + row, x.sum + row * dims.Dv, dims.Dv, x.m[row], x.l[row]);
 }
 
-}  // namespace
-
-void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
+template <class T>
+void forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
   const BranchDims dims(q, k, v.dim(3), geometry.l_sel);
   ArenaScope scope(dev.work);
   const PackedKeys packed(dev, dims, {.kt = true, .v = true});
   const InverseIndex index(dev, dims, selected.dim(3));
-  const Tensor sums = dev.scratch({dims.B, dims.T, dims.H});
+  const Tensor l = dev.scratch({dims.B, dims.T, dims.H}), sum = sum_of(dev, o);
   const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(dims, nullptr).floats});
   if (dev.planning()) return;
-  pack_keys(dev, dims, packed, k.raw<float>(), v.raw<float>());
-  const ForwardState x{o.raw<float>(), lse.raw<float>(), sums.raw<float>(), q.raw<float>()};
+  pack_keys(dev, dims, packed, k.raw<T>(), v.raw<T>());
+  const ForwardState<T> x{o.raw<T>(), sum.raw<float>(), lse.raw<float>(), l.raw<float>(), q.raw<T>()};
   parallel_for(dev.threads, dims.groups() * index.segments.count, [&](std::int64_t i, int thread) HWY_ATTR {
     const std::int64_t bh = i % dims.groups(), s = index.segments.count - 1 - i / dims.groups();  // longest first
     index.build_segment(bh, s, selected.raw<std::int32_t>());
@@ -124,10 +130,9 @@ void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In
   });
 }
 
-namespace {
-
+template <class T>
 struct BackwardState {
-  QueryGradients x;
+  QueryGradients<T, float> x;
   float* sums;  ///< per (group, block): dk (block,ldk), dv (block,ldv)
 
   std::pair<float*, float*> of(const BranchDims& dims, std::int64_t bh, std::int64_t j) const {
@@ -136,23 +141,24 @@ struct BackwardState {
   }
 };
 
+template <class T>
 HWY_NOINLINE void backward_tile(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t j,
                                 const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
-                                const BackwardState& state) {
-  const QueryGradients& x = state.x;
-  std::int32_t keys[BranchDims::kTileRows];
+                                const BackwardState<T>& state) {
+  const QueryGradients<T, float>& x = state.x;
+  std::int32_t keys[BranchDims::kTileRows] = {};
   count_visible(dims, j, t, nq, keys);
-  for (std::int64_t i = 0; i < nq; ++i)
-    load_query_backward(dims, tile, i * dims.G, x.q, x.d_o, x.lse, x.delta, dims.row(bh, t[i]));
+  for (std::int64_t i = 0; i < nq; ++i) load_query_backward(dims, tile, i * dims.G, x, dims.row(bh, t[i]));
   const auto [dk, dv] = state.of(dims, bh, j);
   backward_block(dims, tile, nq, keys, packed, packed.at(dims, bh, j), dk, dv);
   for (std::int64_t i = 0; i < nq; ++i) store_dq<true>(dims, tile, i * dims.G, x.dq, dims.row(bh, t[i]));
 }
 
 /// Queries of segment s against the blocks of segment c
+template <class T>
 HWY_NOINLINE void backward_piece(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t s,
                                  std::int64_t c, const InverseIndex& index, const PackedKeys& packed,
-                                 const BackwardState& x) {
+                                 const BackwardState<T>& x) {
   const std::int64_t j0 = c * index.segments.blocks, j1 = std::min(dims.blocks, j0 + index.segments.blocks),
                      t1 = index.segments.end(s, dims.T);
   bool all = true;
@@ -199,35 +205,46 @@ struct PieceOrder {
   std::int64_t other(std::int64_t e, std::int64_t segment) const { return (e - segment + odd) % odd; }
 };
 
-}  // namespace
+/// dq (B*T, H*Dk) = [dq +] its sums, rounded once.
+void round_dq(const Device& dev, const BranchDims& dims, bf16* dq, const float* sum, Write mode) {
+  const std::int64_t n = dims.H * dims.Dk;
+  parallel_for(dev.threads, dims.B * dims.T, [&](std::int64_t i, int) HWY_ATTR {
+    if (mode == Write::add)
+      copy_scaled<true>(dq + i * n, sum + i * n, n, n, 1.0f);
+    else
+      copy_scaled<false>(dq + i * n, sum + i * n, n, n, 1.0f);
+  });
+}
 
-void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
-                              In selected, const NsaShape& geometry, Write dq_mode) {
+template <class T>
+void backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected,
+              const NsaShape& geometry, Write dq_mode) {
   const BranchDims dims(q, k, v.dim(3), geometry.l_sel);
   ArenaScope scope(dev.work);
   const PackedKeys packed(dev, dims, {.kt = true, .k = true, .vt = true});
   const InverseIndex index(dev, dims, selected.dim(3));
   const Tensor sums = dev.scratch({dims.groups() * dims.blocks, dims.block * (dims.ldk + dims.ldv)});
   const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(dims, nullptr).floats});
+  const Tensor dq_sum = sum_of(dev, dq);
   const std::int64_t segments = index.segments.count;
   const Tensor turns =
       dev.scratch({2, dims.groups(), segments}, DType::i32);  // pieces done with these queries, with these keys
   if (dev.planning()) return;
   std::fill_n(turns.raw<std::int32_t>(), turns.numel(), 0);
-  pack_keys(dev, dims, packed, k.raw<float>(), v.raw<float>());
+  pack_keys(dev, dims, packed, k.raw<T>(), v.raw<T>());
   parallel_for(dev.threads, dims.groups() * segments, [&](std::int64_t i, int) HWY_ATTR {
     index.build_segment(i / segments, i % segments, selected.raw<std::int32_t>());
   });
   parallel_for(dev.threads, sums.dim(0), [&](std::int64_t i, int) HWY_ATTR {
     std::fill_n(sums.raw<float>() + i * sums.dim(1), sums.dim(1), 0.0f);
   });
-  if (dq_mode == Write::overwrite) {
+  if (dq.dtype != DType::f32 || dq_mode == Write::overwrite) {
     const std::int64_t size = dims.H * dims.Dk;
     parallel_for(dev.threads, dims.B * dims.T,
-                 [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq.raw<float>() + i * size, size, 0.0f); });
+                 [&](std::int64_t i, int) HWY_ATTR { std::fill_n(dq_sum.raw<float>() + i * size, size, 0.0f); });
   }
-  const BackwardState x{{dq.raw<float>(), d_o.raw<float>(), delta.raw<float>(), lse.raw<float>(), q.raw<float>()},
-                        sums.raw<float>()};
+  const BackwardState<T> x{{dq_sum.raw<float>(), d_o.raw<T>(), delta.raw<float>(), lse.raw<float>(), q.raw<T>()},
+                           sums.raw<float>()};
   const PieceOrder order(segments);
   parallel_in_order(dev.threads, order.odd * order.odd * dims.groups(), [&](std::int64_t i, int thread) HWY_ATTR {
     const std::int64_t bh = i % dims.groups(), ek = i / dims.groups();
@@ -244,9 +261,22 @@ void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In de
   });
   parallel_for(dev.threads, dims.groups() * dims.blocks, [&](std::int64_t i, int) HWY_ATTR {
     const float* dk_block = sums.raw<float>() + i * sums.dim(1);
-    store_dkv(dims, i / dims.blocks, i % dims.blocks, dk.raw<float>(), dv.raw<float>(), dk_block,
+    store_dkv(dims, i / dims.blocks, i % dims.blocks, dk.raw<T>(), dv.raw<T>(), dk_block,
               dk_block + dims.block * dims.ldk);
   });
+  if (dq.dtype == DType::bf16) round_dq(dev, dims, dq.raw<bf16>(), dq_sum.raw<float>(), dq_mode);
+}
+
+}  // namespace
+
+void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
+  dispatch_type(q.dtype, [&]<class T>() { forward<T>(dev, o, lse, q, k, v, selected, geometry); });
+}
+
+void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
+                              In selected, const NsaShape& geometry, Write dq_mode) {
+  dispatch_type(
+      q.dtype, [&]<class T>() { backward<T>(dev, dq, dk, dv, d_o, delta, lse, q, k, v, selected, geometry, dq_mode); });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -28,33 +28,37 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 HWY_INLINE float query_scale(const BranchDims& dims) { return kLog2e / std::sqrt(static_cast<float>(dims.Dk)); }
 
-/// to[0, n) = [to +] scale * from; then zeros up to n_padded. Neither side needs alignment.
-template <bool kAdd>
-HWY_INLINE void copy_scaled(float* HWY_RESTRICT to, const float* HWY_RESTRICT from, std::int64_t n,
-                            std::int64_t n_padded, float scale) {
+/// to[0, n) = [to +] scale * from; then zeros up to n_padded. Neither side needs alignment; f32 or bf16, rounded once.
+template <bool kAdd, class To, class From>
+HWY_INLINE void copy_scaled(To* HWY_RESTRICT to, const From* HWY_RESTRICT from, std::int64_t n, std::int64_t n_padded,
+                            float scale) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const TileVec factor = hn::Set(d, scale);
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    const TileVec x = hn::LoadU(d, from + i);
-    hn::StoreU(kAdd ? hn::MulAdd(factor, x, hn::LoadU(d, to + i)) : hn::Mul(factor, x), d, to + i);
+    const TileVec x = load_tile(from + i);
+    store_tile(kAdd ? hn::MulAdd(factor, x, load_tile(to + i)) : hn::Mul(factor, x), to + i);
   }
-  for (; i < n; ++i) to[i] = kAdd ? to[i] + scale * from[i] : scale * from[i];
-  for (; i < n_padded; ++i) to[i] = 0;
+  for (; i < n; ++i) {
+    const float x = static_cast<float>(from[i]);
+    to[i] = To(kAdd ? static_cast<float>(to[i]) + scale * x : scale * x);
+  }
+  for (; i < n_padded; ++i) to[i] = To(0.0f);
 }
 
 /// to (D,lds) = from (keys,D)^T and zeros up to a whole vector of keys: what is computed with them is masked, but must
 /// not be garbage that may be NaN.
-inline void transpose_keys(float* to, std::int64_t lds, const float* from, std::int64_t stride, std::int64_t keys,
-                           std::int64_t D) {
+template <class T>
+void transpose_keys(float* to, std::int64_t lds, const T* from, std::int64_t stride, std::int64_t keys,
+                    std::int64_t D) {
   transpose(to, lds, from, stride, keys, D);
   for (std::int64_t e = 0; e < D; ++e) std::fill(to + e * lds + keys, to + e * lds + round_up(keys, kTileN), 0.0f);
 }
 
 /// Fills every block; k (B,S,Hkv,Dk), v (B,S,Hkv,Dv) or null
-inline void pack_keys(const Device& dev, const BranchDims& dims, const PackedKeys& packed, const float* k,
-                      const float* v) {
+template <class T>
+void pack_keys(const Device& dev, const BranchDims& dims, const PackedKeys& packed, const T* k, const T* v) {
   parallel_for(dev.threads, dims.groups() * dims.blocks, [&](std::int64_t i, int) HWY_ATTR {
     const std::int64_t bh = i / dims.blocks, j = i % dims.blocks, keys = dims.keys_in(j),
                        first = dims.key_row(bh, j * dims.block);
@@ -202,8 +206,8 @@ HWY_INLINE bool all_see_whole(std::int64_t nq, const std::int32_t* keys, std::in
 }
 
 /// nq queries of a tile against one packed block; keys[i]: how many of its keys query i sees.
-HWY_INLINE void forward_block(const BranchDims& dims, const TileScratch& tile, std::int64_t nq,
-                              const std::int32_t* keys, const PackedKeys& packed, const float* block) {
+inline HWY_NOINLINE void forward_block(const BranchDims& dims, const TileScratch& tile, std::int64_t nq,
+                                       const std::int32_t* keys, const PackedKeys& packed, const float* block) {
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * dims.G, width = round_up(top, kTileN);
   if (top == 0) return;
   if (!all_see_whole(nq, keys, width) || !softmax_rows(dims, tile, rows, width, block + packed.kt)) {
@@ -216,9 +220,10 @@ HWY_INLINE void forward_block(const BranchDims& dims, const TileScratch& tile, s
 }
 
 /// A finished row: o (Dv) = accumulator / l, lse natural; a row that saw nothing gives 0 and +inf.
-HWY_INLINE void finish_row(float* o, float* lse, const float* accumulator, std::int64_t Dv, float m, float l) {
+template <class T>
+HWY_INLINE void finish_row(T* o, float* lse, const float* accumulator, std::int64_t Dv, float m, float l) {
   if (m == -kInfinity && l == 0) {
-    std::fill_n(o, Dv, 0.0f);
+    std::fill_n(o, Dv, T(0.0f));
     *lse = kInfinity;
     return;
   }
@@ -237,9 +242,9 @@ HWY_INLINE void probability_row(float* HWY_RESTRICT s, std::int64_t width, std::
 }
 
 /// Adds to tile.dq (in units of sqrt(Dk)), dk (block,ldk; in units of 1/ln 2) and dv (block,ldv).
-HWY_INLINE void backward_block(const BranchDims& dims, const TileScratch& tile, std::int64_t nq,
-                               const std::int32_t* keys, const PackedKeys& packed, const float* block, float* dk,
-                               float* dv) {
+inline HWY_NOINLINE void backward_block(const BranchDims& dims, const TileScratch& tile, std::int64_t nq,
+                                        const std::int32_t* keys, const PackedKeys& packed, const float* block,
+                                        float* dk, float* dv) {
   const std::int64_t top = *std::max_element(keys, keys + nq), rows = nq * dims.G, width = round_up(top, kTileN);
   if (top == 0) return;
   if (all_see_whole(nq, keys, width)) {
@@ -259,32 +264,45 @@ HWY_INLINE void backward_block(const BranchDims& dims, const TileScratch& tile, 
 }
 
 /// The saved rows of query t go to tile rows [r, r + G).
-HWY_INLINE void load_query(const BranchDims& dims, const TileScratch& tile, std::int64_t r, const float* q,
+template <class T>
+HWY_INLINE void load_query(const BranchDims& dims, const TileScratch& tile, std::int64_t r, const T* q,
                            std::int64_t row) {
   const float scale = query_scale(dims);
   for (std::int64_t g = 0; g < dims.G; ++g)
     copy_scaled<false>(tile.q + (r + g) * dims.ldk, q + (row + g) * dims.Dk, dims.Dk, dims.Dkp, scale);
 }
-HWY_INLINE void load_query_backward(const BranchDims& dims, const TileScratch& tile, std::int64_t r, const float* q,
-                                    const float* d_o, const float* lse, const float* delta, std::int64_t row) {
-  load_query(dims, tile, r, q, row);
+
+/// What a backward pass reads of its queries, and dq, which may be an f32 sum of what is rounded later.
+template <class T, class Dq>
+struct QueryGradients {
+  Dq* dq;
+  const T* d_o;
+  const float *delta, *lse;
+  const T* q;
+};
+
+template <class T, class Dq>
+HWY_INLINE void load_query_backward(const BranchDims& dims, const TileScratch& tile, std::int64_t r,
+                                    const QueryGradients<T, Dq>& x, std::int64_t row) {
+  load_query(dims, tile, r, x.q, row);
   for (std::int64_t g = 0; g < dims.G; ++g) {
-    copy_scaled<false>(tile.d_o + (r + g) * dims.ldv, d_o + (row + g) * dims.Dv, dims.Dv, dims.Dvp, 1.0f);
-    tile.lse2[r + g] = lse[row + g] * kLog2e;
-    tile.delta[r + g] = delta[row + g];
+    copy_scaled<false>(tile.d_o + (r + g) * dims.ldv, x.d_o + (row + g) * dims.Dv, dims.Dv, dims.Dvp, 1.0f);
+    tile.lse2[r + g] = x.lse[row + g] * kLog2e;
+    tile.delta[r + g] = x.delta[row + g];
   }
   std::fill_n(tile.dq + r * dims.ldk, dims.G * dims.ldk, 0.0f);
 }
 /// dq of query t = [dq +] its tile rows
-template <bool kAdd>
-HWY_INLINE void store_dq(const BranchDims& dims, const TileScratch& tile, std::int64_t r, float* dq, std::int64_t row) {
+template <bool kAdd, class Dq>
+HWY_INLINE void store_dq(const BranchDims& dims, const TileScratch& tile, std::int64_t r, Dq* dq, std::int64_t row) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(dims.Dk));
   for (std::int64_t g = 0; g < dims.G; ++g)
     copy_scaled<kAdd>(dq + (row + g) * dims.Dk, tile.dq + (r + g) * dims.ldk, dims.Dk, dims.Dk, scale);
 }
 /// dk, dv of block j (accumulators dk_acc (block,ldk), dv_acc (block,ldv)) to their rows
-HWY_INLINE void store_dkv(const BranchDims& dims, std::int64_t bh, std::int64_t j, float* dk, float* dv,
-                          const float* dk_acc, const float* dv_acc) {
+template <class T>
+HWY_INLINE void store_dkv(const BranchDims& dims, std::int64_t bh, std::int64_t j, T* dk, T* dv, const float* dk_acc,
+                          const float* dv_acc) {
   for (std::int64_t s = 0; s < dims.keys_in(j); ++s) {
     const std::int64_t row = dims.key_row(bh, j * dims.block + s);
     copy_scaled<false>(dk + row * dims.Dk, dk_acc + s * dims.ldk, dims.Dk, dims.Dk, kLn2);
@@ -294,12 +312,12 @@ HWY_INLINE void store_dkv(const BranchDims& dims, std::int64_t bh, std::int64_t 
 
 /// Consecutive queries t0, ..., t0 + nq - 1 against blocks 0, 1, ..., up to the first that none of them sees; count(j,
 /// keys) says how many keys of block j each sees. Writes o (B,T,H,Dv) and lse (B,T,H).
-template <class Count>
+template <class Count, class T>
 HWY_INLINE void forward_walk(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
-                             std::int64_t nq, const Count& count, const PackedKeys& packed, float* o, float* lse,
-                             const float* q) {
+                             std::int64_t nq, const Count& count, const PackedKeys& packed, T* o, float* lse,
+                             const T* q) {
   const std::int64_t rows = nq * dims.G;
-  std::int32_t keys[BranchDims::kTileRows];
+  std::int32_t keys[BranchDims::kTileRows] = {};
   for (std::int64_t i = 0; i < nq; ++i) load_query(dims, tile, i * dims.G, q, dims.row(bh, t0 + i));
   std::fill_n(tile.o, rows * dims.ldv, 0.0f);
   std::fill_n(tile.m, rows, -kInfinity);
@@ -315,21 +333,14 @@ HWY_INLINE void forward_walk(const BranchDims& dims, const TileScratch& tile, st
   }
 }
 
-/// What a backward pass reads of its queries, and dq.
-struct QueryGradients {
-  float* dq;
-  const float *d_o, *delta, *lse, *q;
-};
-
 /// The same walk backward over blocks [j0, j1); sums(j) gives {dk, dv} of a block, which are added to, and so is dq if
 /// kAddDq.
-template <bool kAddDq, class Count, class Sums>
+template <bool kAddDq, class Count, class Sums, class T, class Dq>
 HWY_INLINE void backward_walk(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t t0,
                               std::int64_t nq, std::int64_t j0, std::int64_t j1, const Count& count,
-                              const PackedKeys& packed, const QueryGradients& x, const Sums& sums) {
-  std::int32_t keys[BranchDims::kTileRows];
-  for (std::int64_t i = 0; i < nq; ++i)
-    load_query_backward(dims, tile, i * dims.G, x.q, x.d_o, x.lse, x.delta, dims.row(bh, t0 + i));
+                              const PackedKeys& packed, const QueryGradients<T, Dq>& x, const Sums& sums) {
+  std::int32_t keys[BranchDims::kTileRows] = {};
+  for (std::int64_t i = 0; i < nq; ++i) load_query_backward(dims, tile, i * dims.G, x, dims.row(bh, t0 + i));
   for (std::int64_t j = j0; j < j1; ++j) {
     count(j, keys);
     if (keys[nq - 1] == 0) break;

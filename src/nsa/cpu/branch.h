@@ -56,6 +56,9 @@ struct BranchDims {
   std::int64_t key_row(std::int64_t bh, std::int64_t s) const { return (bh / Hkv * S + s) * Hkv + bh % Hkv; }
 };
 
+/// Where an output is summed up over several passes: itself, or float scratch when it cannot hold a sum.
+inline Tensor sum_of(Device& dev, In output) { return output.dtype == DType::f32 ? output : dev.scratch(output.shape); }
+
 /// Which copies of keys and values a pass multiplies with. The transposed ones are right operands of rows x keys
 /// products.
 struct PackedForms {

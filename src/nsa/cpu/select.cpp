@@ -3,9 +3,9 @@
 // block by block and summed over the G heads
 //   into a (queries, Tc) buffer; the shares of a select block are added from it; a tournament picks the n best.
 // Bytes and FLOPs: 1 product of H * Tc * T/2 * Dk multiply-adds; scratch of a thread: a tile's queries x Tc. Nothing
-// for queries that get every block. Assumes d | l, d | l', l <= l', H a multiple of Hkv; Tc may be 0. Determinism:
-// heads are added in order and every candidate's terms in the same order, so equal keys give equal scores, and the
-// lower index wins.
+// for queries that get every block. Assumes q and kc f32 or bf16 (all is computed in float), d | l, d | l', l <= l', H
+// a multiple of Hkv; Tc may be 0. Determinism: heads are added in order and every candidate's terms in the same order,
+// so equal keys give equal scores, and the lower index wins.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "nsa/cpu/select.cpp"
 #include <hwy/foreach_target.h>
@@ -147,18 +147,23 @@ HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& geometry,
   std::fill(selected + n, selected + geometry.n, -1);
 }
 
-HWY_NOINLINE void select_tile(const BranchDims& dims, const ScoreDims& scores, const ScoreScratch& tile,
-                              std::int64_t bh, std::int64_t t0, const PackedKeys& packed, std::int32_t* selected,
-                              const float* q, const float* lse, const NsaShape& geometry) {
-  const std::int64_t nq = std::min(scores.queries, dims.T - t0), ratio = geometry.l_sel / geometry.d,
-                     visible = geometry.visible(t0 + nq - 1);
-  const std::int64_t used = round_up((Candidates(geometry, t0 + nq - 1).current + 1) * ratio, kTileN);
+/// The rows of queries t0, ..., t0 + nq - 1, and their lse
+template <class T>
+void load_queries(const BranchDims& dims, const ScoreScratch& tile, std::int64_t bh, std::int64_t t0, std::int64_t nq,
+                  const T* q, const float* lse) {
   const float scale = query_scale(dims);
   for (std::int64_t r = 0; r < nq * dims.G; ++r) {
     const std::int64_t row = dims.row(bh, t0 + r / dims.G) + r % dims.G;
     copy_scaled<false>(tile.q + r * dims.ldk, q + row * dims.Dk, dims.Dk, dims.Dkp, scale);
     tile.lse2[r] = lse[row] * kLog2e;
   }
+}
+
+HWY_NOINLINE void select_tile(const BranchDims& dims, const ScoreDims& scores, const ScoreScratch& tile,
+                              std::int64_t bh, std::int64_t t0, std::int64_t nq, const PackedKeys& packed,
+                              std::int32_t* selected, const NsaShape& geometry) {
+  const std::int64_t ratio = geometry.l_sel / geometry.d, visible = geometry.visible(t0 + nq - 1),
+                     used = round_up((Candidates(geometry, t0 + nq - 1).current + 1) * ratio, kTileN);
   std::int64_t written = 0;
   for (; written < visible; written += kBlock) {
     const std::int64_t width = round_up(std::min(kBlock, visible - written), kTileN);
@@ -184,23 +189,24 @@ HWY_NOINLINE void select_tile(const BranchDims& dims, const ScoreDims& scores, c
   }
 }
 
-}  // namespace
-
-void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
+template <class T>
+void select(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
   const BranchDims dims(q, kc, 0, kBlock);
   const ScoreDims scores(dims, geometry);
   ArenaScope scope(dev.work);
   const PackedKeys packed(dev, dims, {.kt = true});
   const Tensor scratch = dev.scratch({dev.threads, scores.floats});
   if (dev.planning()) return;
-  pack_keys(dev, dims, packed, kc.raw<float>(), nullptr);
+  pack_keys<T>(dev, dims, packed, kc.raw<T>(), nullptr);
   const std::int64_t scored_from = std::min(dims.T, geometry.n * geometry.l_sel),
                      tiles = (dims.T - scored_from + scores.queries - 1) / scores.queries;
   parallel_for(dev.threads, dims.groups() * tiles, [&](std::int64_t i, int thread) HWY_ATTR {
     const std::int64_t bh = i % dims.groups(),
                        t0 = scored_from + (tiles - 1 - i / dims.groups()) * scores.queries;  // longest first
-    select_tile(dims, scores, ScoreScratch(dims, scores, geometry, scratch.raw<float>() + thread * scores.floats), bh,
-                t0, packed, selected.raw<std::int32_t>(), q.raw<float>(), lse.raw<float>(), geometry);
+    const std::int64_t nq = std::min(scores.queries, dims.T - t0);
+    const ScoreScratch tile(dims, scores, geometry, scratch.raw<float>() + thread * scores.floats);
+    load_queries(dims, tile, bh, t0, nq, q.raw<T>(), lse.raw<float>());
+    select_tile(dims, scores, tile, bh, t0, nq, packed, selected.raw<std::int32_t>(), geometry);
   });
   parallel_for(dev.threads, dims.groups(), [&](std::int64_t bh, int) HWY_ATTR {
     for (std::int64_t t = 0; t < scored_from; ++t)
@@ -208,6 +214,12 @@ void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShap
         selected.raw<std::int32_t>()[(bh * dims.T + t) * geometry.n + i] =
             i <= t / geometry.l_sel ? static_cast<std::int32_t>(i) : -1;
   });
+}
+
+}  // namespace
+
+void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
+  dispatch_type(q.dtype, [&]<class T>() { select<T>(dev, selected, q, kc, lse, geometry); });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,6 +1,7 @@
 // What attention forward and backward share, compiled once per SIMD target: rows to and from transposed tiles, and the
 // mask of a score tile.
 #include "ops/cpu/attention_tiles.h"
+#include "ops/cpu/row-inl.h"
 #include "ops/cpu/tile-inl.h"
 
 #include <cstring>
@@ -26,16 +27,18 @@ constexpr std::int64_t tile_stride(std::int64_t n) { return round_up(n, kTileN) 
 constexpr std::int64_t kScoreStride = tile_stride(cpu::kTileRows);
 
 /// 4x4 transpose.
-HWY_INLINE void transpose4(const float* r0, const float* r1, const float* r2, const float* r3, float* c0, float* c1,
-                           float* c2, float* c3) {
+template <class T>
+HWY_INLINE void transpose4(const T* r0, const T* r1, const T* r2, const T* r3, float* c0, float* c1, float* c2,
+                           float* c3) {
 #if HWY_TARGET == HWY_SCALAR
   for (int i = 0; i < 4; ++i) {
     float* to = i == 0 ? c0 : i == 1 ? c1 : i == 2 ? c2 : c3;
-    to[0] = r0[i], to[1] = r1[i], to[2] = r2[i], to[3] = r3[i];
+    to[0] = static_cast<float>(r0[i]), to[1] = static_cast<float>(r1[i]);
+    to[2] = static_cast<float>(r2[i]), to[3] = static_cast<float>(r3[i]);
   }
 #else
   const hn::FixedTag<float, 4> d;
-  const auto a = hn::LoadU(d, r0), b = hn::LoadU(d, r1), c = hn::LoadU(d, r2), e = hn::LoadU(d, r3);
+  const auto a = load_floats(d, r0), b = load_floats(d, r1), c = load_floats(d, r2), e = load_floats(d, r3);
   const auto ac0 = hn::InterleaveLower(d, a, c), ac1 = hn::InterleaveUpper(d, a, c), be0 = hn::InterleaveLower(d, b, e),
              be1 = hn::InterleaveUpper(d, b, e);
   hn::StoreU(hn::InterleaveLower(d, ac0, be0), d, c0);
@@ -45,12 +48,12 @@ HWY_INLINE void transpose4(const float* r0, const float* r1, const float* r2, co
 #endif
 }
 
-/// y (C,R) = x (R,C)^T with row strides.
-inline void transpose(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t R,
-                      std::int64_t C) {
+/// y (C,R) = x (R,C)^T with row strides; x f32 or bf16.
+template <class T>
+void transpose(float* y, std::int64_t y_stride, const T* x, std::int64_t x_stride, std::int64_t R, std::int64_t C) {
   std::int64_t r = 0;
   for (; r + 4 <= R; r += 4) {
-    const float* xr = x + r * x_stride;
+    const T* xr = x + r * x_stride;
     std::int64_t c = 0;
     for (; c + 4 <= C; c += 4) {
       float* yc = y + c * y_stride + r;
@@ -58,25 +61,34 @@ inline void transpose(float* y, std::int64_t y_stride, const float* x, std::int6
                  yc + 2 * y_stride, yc + 3 * y_stride);
     }
     for (; c < C; ++c)
-      for (std::int64_t i = 0; i < 4; ++i) y[c * y_stride + r + i] = xr[i * x_stride + c];
+      for (std::int64_t i = 0; i < 4; ++i) y[c * y_stride + r + i] = static_cast<float>(xr[i * x_stride + c]);
   }
   for (; r < R; ++r)
-    for (std::int64_t c = 0; c < C; ++c) y[c * y_stride + r] = x[r * x_stride + c];
+    for (std::int64_t c = 0; c < C; ++c) y[c * y_stride + r] = static_cast<float>(x[r * x_stride + c]);
 }
 
-/// Rows of D floats into a buffer of stride `y_stride`, filled with zeros to a whole number of vectors.
-inline void copy_rows(float* y, std::int64_t y_stride, const float* x, std::int64_t x_stride, std::int64_t rows,
-                      std::int64_t D) {
+/// y (n) = x (n)
+inline void copy_row(float* y, const float* x, std::int64_t n) {
+  std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(float));
+}
+inline void copy_row(float* y, const bf16* x, std::int64_t n) {
+  for_row(n, [&](auto at, std::int64_t i) HWY_ATTR { at.store(at.load(x + i), y + i); });
+}
+
+/// Rows of D elements into floats of stride `y_stride`, filled with zeros to a whole number of vectors.
+template <class T>
+void copy_rows(float* y, std::int64_t y_stride, const T* x, std::int64_t x_stride, std::int64_t rows, std::int64_t D) {
   const std::int64_t padding = round_up(D, kTileN) - D;
   for (std::int64_t r = 0; r < rows; ++r) {
-    std::memcpy(y + r * y_stride, x + r * x_stride, static_cast<std::size_t>(D) * sizeof(float));
+    copy_row(y + r * y_stride, x + r * x_stride, D);
     std::memset(y + r * y_stride + D, 0, static_cast<std::size_t>(padding) * sizeof(float));
   }
 }
 
 /// The query rows of a tile, out of a (B,T,H,D) tensor, into y (columns(), y_stride); rows beyond the tile are zeros.
-inline void gather_rows(float* y, std::int64_t y_stride, const float* x, const cpu::AttentionShape& a,
-                        const cpu::RowTile& tile, std::int64_t D) {
+template <class T>
+void gather_rows(float* y, std::int64_t y_stride, const T* x, const cpu::AttentionShape& a, const cpu::RowTile& tile,
+                 std::int64_t D) {
   for (std::int64_t r = 0; r < tile.rows; ++r)
     copy_rows(y + r * y_stride, y_stride, x + a.query_row(tile.unit, tile.n0 + r) * D, D, 1, D);
   for (std::int64_t r = tile.rows; r < tile.columns(); ++r)
@@ -104,42 +116,27 @@ HWY_INLINE TileVec of_query(const float* x, std::int64_t row, std::int64_t colum
 
 /// Scores in log2 units into probabilities 2^(s - lse).
 template <Queries kQueries>
-struct ProbabilitySink {
+struct ProbabilitySink : EachVector<ProbabilitySink<kQueries>> {
   float* p;
   std::int64_t stride;
   const float* lse;
-  template <int MR, int NV>
-  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
-  template <int MR, int NV>
-  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
-    const TileTag d;
-    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
-      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      HWY_UNROLL(8)
-      for (int r = 0; r < MR; ++r)
-        hn::StoreU(exp2_softmax(hn::Sub(acc[r][v], of_query<kQueries>(lse, i + r, c))), d, p + (i + r) * stride + c);
-    }
+  HWY_INLINE ProbabilitySink(float* p_, std::int64_t stride_, const float* lse_) : p(p_), stride(stride_), lse(lse_) {}
+  HWY_INLINE void each(TileVec s, std::int64_t i, std::int64_t j) const {
+    hn::StoreU(exp2_softmax(hn::Sub(s, of_query<kQueries>(lse, i, j))), TileTag(), p + i * stride + j);
   }
 };
 
 /// Takes dP; the probabilities become the gradient by the scores, P (dP - delta).
 template <Queries kQueries>
-struct ScoreGradientSink {
+struct ScoreGradientSink : EachVector<ScoreGradientSink<kQueries>> {
   float* p;
   std::int64_t stride;
   const float* delta;
-  template <int MR, int NV>
-  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
-  template <int MR, int NV>
-  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
-    const TileTag d;
-    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
-      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) {
-        float* p_rc = p + (i + r) * stride + c;
-        hn::StoreU(hn::Mul(hn::LoadU(d, p_rc), hn::Sub(acc[r][v], of_query<kQueries>(delta, i + r, c))), d, p_rc);
-      }
-    }
+  HWY_INLINE ScoreGradientSink(float* p_, std::int64_t stride_, const float* delta_)
+      : p(p_), stride(stride_), delta(delta_) {}
+  HWY_INLINE void each(TileVec dp, std::int64_t i, std::int64_t j) const {
+    float* p_ij = p + i * stride + j;
+    hn::StoreU(hn::Mul(hn::LoadU(TileTag(), p_ij), hn::Sub(dp, of_query<kQueries>(delta, i, j))), TileTag(), p_ij);
   }
 };
 

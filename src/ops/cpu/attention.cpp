@@ -7,14 +7,16 @@
 //   columns; O^T += V^T P^T. Where nothing is masked, the exponentials are taken while the scores are still in
 //   registers (kSlack in attention-inl.h).
 // FLOPs: 4 D per (query, visible key) and head, D = (Dk+Dv)/2. Bytes: K and V once per tile, from the cache when T
-// (Dk+Dv) 4 bytes fit; o, q, lse once. Assumes: f32, contiguous, T < 2^31. Memory: a few tiles per thread, nothing that
-// grows with T. Deterministic: a tile is computed by one thread in key order, so no bit depends on the number of
+// (Dk+Dv) 4 bytes fit; o, q, lse once. Assumes: f32 or bf16, contiguous, T < 2^31. In bf16 tiles are widened
+// as they are loaded, everything is computed in float, and o is rounded once. Memory: a few tiles per thread, nothing
+// that grows with T. Deterministic: a tile is computed by one thread in key order, so no bit depends on the number of
 // threads.
 #include <cmath>
 
 #include "core/parallel.h"
 #include "ops/cpu/attention_tiles.h"
 #include "ops/cpu/grain.h"
+#include "ops/cpu/kernel.h"
 #include "ops/ops.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -152,7 +154,8 @@ HWY_INLINE bool softmax_block(const ForwardBuffers& t, const cpu::AttentionShape
   return true;
 }
 
-void load_queries(const ForwardBuffers& t, const ForwardArgs& args, const RowTile& tile) {
+template <class T>
+void load_queries(const ForwardBuffers& t, const ForwardArgs<T>& args, const RowTile& tile) {
   const cpu::AttentionShape& a = args.shape;
   const std::int64_t stride = tile_stride(a.Dk), columns = tile.columns();
   gather_rows(t.o, stride, args.q, a, tile, a.Dk);
@@ -163,7 +166,22 @@ void load_queries(const ForwardBuffers& t, const ForwardArgs& args, const RowTil
   std::fill_n(t.l, columns, 0.0f);
 }
 
-void store_outputs(const ForwardBuffers& t, const ForwardArgs& args, const RowTile& tile) {
+// The keys in t.k and t.v.
+HWY_NOINLINE void attend_keys(const ForwardBuffers& t, const cpu::AttentionShape& a, const RowTile& tile,
+                              const KeyRange& range) {
+  const std::int64_t ldk = tile_stride(a.Dk), ldv = tile_stride(a.Dv), keys = range.s1 - range.s0,
+                     width = range.c1 - range.c0, lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
+  if (range.masked || !softmax_block(t, a, keys, width)) {
+    tile_gemm<false>(keys, width, a.Dk, t.k, ldk, 1, t.q_t + range.c0, kScoreStride, t.s + range.c0, kScoreStride);
+    if (range.masked) mask_scores(t.s, range, tile);
+    for (std::int64_t c = range.c0; c < range.c1; c += lanes)
+      softmax_columns(t.s + c, keys, t.m + c, t.l + c, t.o_t + c, a.Dv);
+  }
+  tile_gemm<true>(a.Dv, width, keys, t.v, 1, ldv, t.s + range.c0, kScoreStride, t.o_t + range.c0, kScoreStride);
+}
+
+template <class T>
+void store_outputs(const ForwardBuffers& t, const ForwardArgs<T>& args, const RowTile& tile) {
   const cpu::AttentionShape& a = args.shape;
   const std::int64_t stride = tile_stride(a.Dv);
   transpose(t.o, stride, t.o_t, kScoreStride, a.Dv, tile.columns());
@@ -171,7 +189,7 @@ void store_outputs(const ForwardBuffers& t, const ForwardArgs& args, const RowTi
     const std::int64_t row = a.query_row(tile.unit, tile.n0 + r);
     const TileVec inverse = row_set(1.0f / t.l[r]);
     const float* from = t.o + r * stride;
-    float* to = args.o + row * a.Dv;
+    T* to = args.o + row * a.Dv;
     for_row(a.Dv, [&](auto at, std::int64_t c) HWY_ATTR { at.store(hn::Mul(at.load(from + c), inverse), to + c); });
     args.lse[row] = t.m[r] * kLn2 + std::log(t.l[r]);
   }
@@ -179,34 +197,41 @@ void store_outputs(const ForwardBuffers& t, const ForwardArgs& args, const RowTi
 
 std::int64_t forward_scratch(const cpu::AttentionShape& shape) { return ForwardBuffers(shape, nullptr).size; }
 
-void forward_tile(const ForwardArgs& args, std::int64_t unit, std::int64_t tile_index, float* scratch) {
+template <class T>
+void forward_tile(const ForwardArgs<T>& args, std::int64_t unit, std::int64_t tile_index, float* scratch) {
   const cpu::AttentionShape& a = args.shape;
   const ForwardBuffers t(a, scratch);
   const RowTile tile(a, unit, tile_index);
-  const std::int64_t ldk = tile_stride(a.Dk), ldv = tile_stride(a.Dv),
-                     lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
   load_queries(t, args, tile);
   for (std::int64_t s0 = tile.key_begin; s0 < tile.key_end;) {
     const KeyRange range = tile.keys_from(s0);
-    const std::int64_t keys = range.s1 - range.s0, width = range.c1 - range.c0, row = a.key_row(unit, s0);
-    copy_rows(t.k, ldk, args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
-    copy_rows(t.v, ldv, args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
-    if (range.masked || !softmax_block(t, a, keys, width)) {
-      tile_gemm<false>(keys, width, a.Dk, t.k, ldk, 1, t.q_t + range.c0, kScoreStride, t.s + range.c0, kScoreStride);
-      if (range.masked) mask_scores(t.s, range, tile);
-      for (std::int64_t c = range.c0; c < range.c1; c += lanes)
-        softmax_columns(t.s + c, keys, t.m + c, t.l + c, t.o_t + c, a.Dv);
-    }
-    tile_gemm<true>(a.Dv, width, keys, t.v, 1, ldv, t.s + range.c0, kScoreStride, t.o_t + range.c0, kScoreStride);
+    const std::int64_t keys = range.s1 - range.s0, row = a.key_row(unit, s0);
+    copy_rows(t.k, tile_stride(a.Dk), args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
+    copy_rows(t.v, tile_stride(a.Dv), args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
+    attend_keys(t, a, tile, range);
     s0 = range.s1;
   }
   store_outputs(t, args, tile);
 }
+void forward_tile_f32(const ForwardArgs<float>& args, std::int64_t unit, std::int64_t tile, float* scratch) {
+  forward_tile(args, unit, tile, scratch);
+}
+void forward_tile_bf16(const ForwardArgs<bf16>& args, std::int64_t unit, std::int64_t tile, float* scratch) {
+  forward_tile(args, unit, tile, scratch);
+}
 
-void delta_rows(float* delta, const float* o, const float* d_o, std::int64_t begin, std::int64_t end, std::int64_t Dv) {
-  for (std::int64_t n = begin; n < end; ++n)
+/// delta (N) = sum over Dv of o (N,Dv) * d_o (N,Dv)
+template <class T>
+void delta_rows(float* delta, const T* o, const T* d_o, std::int64_t N, std::int64_t Dv) {
+  for (std::int64_t n = 0; n < N; ++n)
     delta[n] = sum_row(Dv, [&](auto at, std::int64_t c)
                                HWY_ATTR { return hn::Mul(at.load(o + n * Dv + c), at.load(d_o + n * Dv + c)); });
+}
+void delta_rows_f32(float* delta, const float* o, const float* d_o, std::int64_t N, std::int64_t Dv) {
+  delta_rows(delta, o, d_o, N, Dv);
+}
+void delta_rows_bf16(float* delta, const bf16* o, const bf16* d_o, std::int64_t N, std::int64_t Dv) {
+  delta_rows(delta, o, d_o, N, Dv);
 }
 
 }  // namespace
@@ -217,8 +242,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace nsa {
 HWY_EXPORT(forward_scratch);
-HWY_EXPORT(forward_tile);
-HWY_EXPORT(delta_rows);
+HWY_EXPORT(forward_tile_f32);
+HWY_EXPORT(forward_tile_bf16);
+HWY_EXPORT(delta_rows_f32);
+HWY_EXPORT(delta_rows_bf16);
 
 namespace cpu {
 
@@ -227,21 +254,24 @@ void attention_forward(Device& dev, Out o, Saved lse, In q, In k, In v, std::int
   ArenaScope scope(dev.work);
   const Tensor scratch = dev.scratch({dev.threads, HWY_DYNAMIC_DISPATCH(forward_scratch)(shape)});
   if (dev.planning()) return;
-  const ForwardArgs args{shape, o.raw<float>(), lse.raw<float>(), q.raw<float>(), k.raw<float>(), v.raw<float>()};
-  float* tiles = scratch.raw<float>();
   const std::int64_t units = shape.units(), last = shape.tiles() - 1;
-  parallel_for(dev.threads, units * (last + 1), [&](std::int64_t i, int thread) {
-    HWY_DYNAMIC_DISPATCH(forward_tile)(args, i % units, last - i / units, tiles + thread * scratch.dim(1));
+  dispatch_type(q.dtype, [&]<class T>() {
+    const ForwardArgs<T> args{shape, o.raw<T>(), lse.raw<float>(), q.raw<T>(), k.raw<T>(), v.raw<T>()};
+    parallel_for(dev.threads, units * (last + 1), [&](std::int64_t i, int thread) {
+      NSA_KERNEL(T, forward_tile)
+      (args, i % units, last - i / units, scratch.raw<float>() + thread * scratch.dim(1));
+    });
   });
 }
 
 void attention_delta(Device& dev, Out delta, In o, In d_o) {
   if (dev.planning()) return;
   const std::int64_t Dv = o.dim(3);
-  float* dp = delta.raw<float>();
-  const float *op = o.raw<float>(), *gp = d_o.raw<float>();
-  parallel_ranges(dev.threads, delta.numel(), rows_per_piece(Dv), [&](std::int64_t begin, std::int64_t end, int) {
-    HWY_DYNAMIC_DISPATCH(delta_rows)(dp, op, gp, begin, end, Dv);
+  dispatch_type(o.dtype, [&]<class T>() {
+    parallel_ranges(dev.threads, delta.numel(), rows_per_piece(Dv), [&](std::int64_t begin, std::int64_t end, int) {
+      NSA_KERNEL(T, delta_rows)
+      (delta.raw<float>() + begin, o.raw<T>() + begin * Dv, d_o.raw<T>() + begin * Dv, end - begin, Dv);
+    });
   });
 }
 

@@ -89,21 +89,32 @@ struct RowTile {
   bool all_see(std::int64_t s0, std::int64_t s1) const { return s1 - 1 <= t_first && s0 >= t_last - window + 1; }
 };
 
+/// T: the element type of all but lse, delta and the sums.
+template <class T>
 struct ForwardArgs {
   AttentionShape shape;
-  float *o, *lse;
-  const float *q, *k, *v;
+  T* o;
+  float* lse;
+  const T *q, *k, *v;
 };
 
+/// Where dk and dv are summed up, rows of (B,T,Hkv): the outputs, or scratch when those are no float or their rows not
+/// a whole number of vectors.
+struct KeySums {
+  float *dk, *dv;
+  std::int64_t dk_width, dv_width;
+};
+
+template <class T>
 struct BackwardArgs {
   AttentionShape shape;
-  float* dq;
+  T* dq;
   Write dq_mode;
-  float *dk, *dv;          ///< outputs (B,T,Hkv,Dk), (B,T,Hkv,Dv)
-  float *dk_sum, *dv_sum;  ///< where they are summed up: the outputs, or scratch (B,T,Hkv, D rounded up) when a row is
-                           ///< not a whole number of vectors
-  std::int64_t dk_width, dv_width;
-  const float *d_o, *delta, *lse, *q, *k, *v;
+  T *dk, *dv;  ///< outputs (B,T,Hkv,Dk), (B,T,Hkv,Dv)
+  KeySums sums;
+  const T* d_o;
+  const float *delta, *lse;
+  const T *q, *k, *v;
   std::int32_t* turns;  ///< (units, key_blocks): how many tiles have added to dk and dv of a key block
 };
 

@@ -31,15 +31,24 @@ constexpr std::int64_t kTileN = 16;
 using TileTag = hn::CappedTag<float, kTileN>;
 using TileVec = hn::Vec<TileTag>;
 
-HWY_INLINE TileVec load_tile(const float* p) { return hn::LoadU(TileTag(), p); }
+/// Lanes of d from memory, f32 or bf16 (the upper half of a float).
+template <class D>
+HWY_INLINE hn::Vec<D> load_floats(D d, const float* p) {
+  return hn::LoadU(d, p);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_floats(D d, const bf16* p) {
+  const hn::Rebind<std::uint16_t, D> half;
+  const auto bits = hn::PromoteTo(hn::RebindToUnsigned<D>(), hn::LoadU(half, &p->bits));
+  return hn::BitCast(d, hn::ShiftLeft<16>(bits));
+}
+
+template <class T>
+HWY_INLINE TileVec load_tile(const T* p) {
+  return load_floats(TileTag(), p);
+}
 HWY_INLINE void store_tile(TileVec v, float* p) { hn::StoreU(v, TileTag(), p); }
 
-/// bf16 is the upper half of a float.
-HWY_INLINE TileVec load_tile(const bf16* p) {
-  const hn::Rebind<std::uint16_t, TileTag> half;
-  const auto bits = hn::PromoteTo(hn::RebindToUnsigned<TileTag>(), hn::LoadU(half, &p->bits));
-  return hn::BitCast(TileTag(), hn::ShiftLeft<16>(bits));
-}
 /// Rounded as bf16(float) does: to nearest, ties to even, a NaN stays one.
 HWY_INLINE void store_tile(TileVec v, bf16* p) {
   const hn::Rebind<std::uint16_t, TileTag> half;
@@ -63,25 +72,30 @@ constexpr int kTileNV = 2;
 constexpr int kTileMR = 6;
 
 /// What becomes of a register block of the product, rows i.., columns j..: begin() comes before its sums are made,
-/// finish() takes them.
-struct StoreSink {
-  float* c;
-  std::int64_t ldc;
+/// finish() takes them. A sink that treats every vector alike says so in each(x, i, j).
+template <class Sink>
+struct EachVector {
   template <int MR, int NV>
   HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
   template <int MR, int NV>
   HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
-    const TileTag d;
     HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
-      float* column = c + i * ldc + j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) hn::StoreU(acc[r][v], d, column + r * ldc);
+      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(TileTag()));
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) static_cast<const Sink&>(*this).each(acc[r][v], i + r, c);
     }
   }
 };
-/// Adds to C, which may lie far away: it is asked for before the sums are made and read after them.
-struct AddSink {
+struct StoreSink : EachVector<StoreSink> {
   float* c;
   std::int64_t ldc;
+  HWY_INLINE StoreSink(float* c_, std::int64_t ldc_) : c(c_), ldc(ldc_) {}
+  HWY_INLINE void each(TileVec x, std::int64_t i, std::int64_t j) const { hn::StoreU(x, TileTag(), c + i * ldc + j); }
+};
+/// Adds to C, which may lie far away: it is asked for before the sums are made and read after them.
+struct AddSink : EachVector<AddSink> {
+  float* c;
+  std::int64_t ldc;
+  HWY_INLINE AddSink(float* c_, std::int64_t ldc_) : c(c_), ldc(ldc_) {}
   template <int MR, int NV>
   HWY_INLINE void begin(std::int64_t i, std::int64_t j) const {
     const std::int64_t width = NV * static_cast<std::int64_t>(hn::Lanes(TileTag()));
@@ -89,14 +103,9 @@ struct AddSink {
     for (int r = 0; r < MR; ++r)
       for (std::int64_t line = 0; line < width; line += kTileN) __builtin_prefetch(c + (i + r) * ldc + j + line, 1);
   }
-  template <int MR, int NV>
-  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
-    const TileTag d;
-    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
-      float* column = c + i * ldc + j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      HWY_UNROLL(8)
-      for (int r = 0; r < MR; ++r) hn::StoreU(hn::Add(acc[r][v], hn::LoadU(d, column + r * ldc)), d, column + r * ldc);
-    }
+  HWY_INLINE void each(TileVec x, std::int64_t i, std::int64_t j) const {
+    float* c_ij = c + i * ldc + j;
+    hn::StoreU(hn::Add(x, hn::LoadU(TileTag(), c_ij)), TileTag(), c_ij);
   }
 };
 
@@ -155,7 +164,7 @@ template <bool kAdd>
 HWY_INLINE void tile_gemm(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row,
                           std::int64_t a_col, const float* b, std::int64_t ldb, float* c, std::int64_t ldc) {
   using Sink = std::conditional_t<kAdd, AddSink, StoreSink>;
-  tile_product(M, N, K, a, a_row, a_col, b, ldb, Sink{c, ldc});
+  tile_product(M, N, K, a, a_row, a_col, b, ldb, Sink(c, ldc));
 }
 
 /// 2^x for x <= 127, what a softmax needs: no clamp above, exactly 0 below -126 (also -inf), NaN stays NaN. Adding 1.5
