@@ -61,6 +61,7 @@ class Shard {
   void find_layout();
   void no_header();
   void copy(void* to, const unsigned char* from, std::size_t bytes) const;
+  bool reaches(std::size_t end) const;
   std::string path_;
   Headerless headerless_ = Headerless::guess;
   ShardFormat format_ = ShardFormat::raw_u16;
@@ -70,6 +71,7 @@ class Shard {
   const unsigned char* map_ = nullptr;   // whole file
   const unsigned char* data_ = nullptr;  // first token
   std::size_t size_ = 0;
+  std::uint64_t inode_ = 0;
   std::optional<ShardInfo> info_;
 };
 

@@ -87,8 +87,15 @@ const char* name_of(ShardFormat format) {
 
 std::string side_car_of(const std::string& shard) { return shard + ".json"; }
 
+// The page in which a shortened file ends stays mapped beyond its end and reads as zeros, which are tokens. Another
+// file under the same name does not matter: the map is still of the old one.
+bool Shard::reaches(std::size_t end) const {
+  struct stat now {};
+  return ::stat(path_.c_str(), &now) != 0 || now.st_ino != inode_ || static_cast<std::size_t>(now.st_size) >= end;
+}
+
 void Shard::copy(void* to, const unsigned char* from, std::size_t bytes) const {
-  NSA_CHECK(guarded_copy(to, from, bytes),
+  NSA_CHECK(guarded_copy(to, from, bytes) && reaches(static_cast<std::size_t>(from - map_) + bytes),
             "shard {}: had {} bytes when it was opened and no longer has bytes {} to {}: it was made shorter "
             "meanwhile, or its disk cannot be read",
             path_, size_, from - map_, from - map_ + static_cast<std::ptrdiff_t>(bytes));
@@ -172,6 +179,7 @@ Shard::Shard(const std::string& path, Headerless headerless) : path_(path), head
   const bool known = ::fstat(fd, &status) == 0;
   const bool regular = known && S_ISREG(status.st_mode);
   size_ = regular ? static_cast<std::size_t>(status.st_size) : 0;
+  inode_ = known ? status.st_ino : 0;
   void* map = size_ ? ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0) : nullptr;
   const int reason = errno;
   ::close(fd);
@@ -211,6 +219,7 @@ Shard::Shard(Shard&& other) noexcept
       map_(std::exchange(other.map_, nullptr)),
       data_(other.data_),
       size_(other.size_),
+      inode_(other.inode_),
       info_(std::move(other.info_)) {}
 
 void Shard::read(std::int64_t begin, std::int64_t n, std::int32_t* out, std::int64_t vocab_size) const {
