@@ -30,6 +30,8 @@ inline std::vector<Kind> all_kinds() {
   return {{Where::cpu, DType::f32}, {Where::fake, DType::f32}, {Where::cpu, DType::bf16}};
 }
 inline Kind any_kind() { return GENERATE(from_range(all_kinds())); }
+/// For what is f32 always.
+inline Kind any_f32_kind() { return {GENERATE(Where::cpu, Where::fake), DType::f32}; }
 inline std::string describe(const Kind& kind) {
   return fmt::format("{} on {}", name_of(kind.type), name_of(kind.where));
 }
