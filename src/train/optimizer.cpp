@@ -13,6 +13,8 @@ void adamw_step(Device& dev, const Params& params, const OptimizerConfig& config
   step.lr = static_cast<float>(lr);
   step.beta1 = static_cast<float>(config.beta1);
   step.beta2 = static_cast<float>(config.beta2);
+  step.rest1 = static_cast<float>(1.0 - config.beta1);
+  step.rest2 = static_cast<float>(1.0 - config.beta2);
   step.eps = static_cast<float>(config.eps);
   step.grad_scale = static_cast<float>(grad_scale);
   step.m_scale = static_cast<float>(1.0 / (1.0 - std::pow(config.beta1, static_cast<double>(t))));

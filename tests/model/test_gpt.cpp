@@ -31,6 +31,18 @@ TEST_CASE("a two-layer model overfits a batch", "[model]") {
   }
 }
 
+TEST_CASE("AdamW: 1 - beta is taken in double", "[model]") {
+  SmallModel m(small_config(AttentionType::full), 1, 20);
+  m.train();
+  OptimizerConfig adam;
+  adam.beta1 = 0.9, adam.beta2 = 0.999;
+  const Param& p = m.gpt->params().list().front();
+  std::vector<double> want = values(p.grad);
+  for (double& g : want) g *= g * (1 - 0.999);
+  adamw_step(m.dev, m.gpt->params(), adam, 1e-3, 1, 1);
+  CHECK(difference(p.v, want).error < 1e-6);  // 1 - 0.999f is off by 5e-5
+}
+
 TEST_CASE("the planned bytes are the bytes a step takes", "[model]") {
   for (AttentionType type : kBoth)
     for (Recompute recompute : {Recompute::none, Recompute::block}) {

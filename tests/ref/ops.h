@@ -174,8 +174,8 @@ template <class T>
 void adamw(Vec<T>& w, Vec<T>& m, Vec<T>& v, const Vec<T>& grad, const AdamWStep& s) {
   for (std::size_t i = 0; i < w.size(); ++i) {
     const T g = T(s.grad_scale) * grad[i];
-    m[i] = T(s.beta1) * m[i] + (T(1) - T(s.beta1)) * g;
-    v[i] = T(s.beta2) * v[i] + (T(1) - T(s.beta2)) * g * g;
+    m[i] = T(s.beta1) * m[i] + T(s.rest1) * g;
+    v[i] = T(s.beta2) * v[i] + T(s.rest2) * g * g;
     w[i] -= T(s.lr) * (m[i] * T(s.m_scale) / (std::sqrt(v[i] * T(s.v_scale)) + T(s.eps)) + T(s.weight_decay) * w[i]);
   }
 }

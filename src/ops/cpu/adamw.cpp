@@ -21,8 +21,8 @@ namespace {
 template <bool kCopy>
 HWY_INLINE void adamw_range(float* w, float* m, float* v, bf16* copy, const float* grad, std::int64_t n,
                             float weight_decay, const AdamWStep& step) {
-  const TileVec beta1 = row_set(step.beta1), beta2 = row_set(step.beta2), rest1 = row_set(1.0f - step.beta1),
-                rest2 = row_set(1.0f - step.beta2);
+  const TileVec beta1 = row_set(step.beta1), beta2 = row_set(step.beta2), rest1 = row_set(step.rest1),
+                rest2 = row_set(step.rest2);
   const TileVec grad_scale = row_set(step.grad_scale), m_scale = row_set(step.m_scale), v_scale = row_set(step.v_scale);
   const TileVec lr = row_set(step.lr), eps = row_set(step.eps), decay = row_set(weight_decay);
   for_row(n, [&](auto at, std::int64_t i) HWY_ATTR {
