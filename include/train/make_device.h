@@ -1,6 +1,8 @@
 // From a config to the device it asks for.
 #pragma once
 
+#include <string>
+
 #include "core/device.h"
 #include "train/config.h"
 
@@ -15,5 +17,7 @@ Device make_device(DeviceType type, int threads);
 
 /// The type its ops compute in.
 DType compute_type(const Config& config);
+/// The same in words, for the start table: "bf16", and what the device makes of it.
+std::string precision_in_words(const Config& config);
 
 }  // namespace nsa

@@ -96,7 +96,7 @@ std::vector<std::pair<std::string, std::string>> config_rows(const Config& c) {
   rows.push_back({"schedule", fmt::format("{} steps, lr {} ({}), warm-up {}", c.total_steps(), c.train.optimizer.lr,
                                           kScheduleTypes[static_cast<std::size_t>(c.train.schedule.type)],
                                           c.train.schedule.warmup_steps)});
-  rows.push_back({"precision", fmt::format("{}, recompute {}", kPrecisions[static_cast<std::size_t>(c.train.precision)],
+  rows.push_back({"precision", fmt::format("{}, recompute {}", precision_in_words(c),
                                            kRecomputes[static_cast<std::size_t>(c.train.recompute)])});
   return rows;
 }
