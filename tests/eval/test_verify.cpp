@@ -65,12 +65,26 @@ TEST_CASE("every golden file is within tolerance", "[eval]") {
   }
 }
 
+TEST_CASE("every golden file in bf16 is as close as numbers rounded to bf16 allow", "[eval]") {
+  for (const std::string& path : golden_files()) {
+    const VerifyReport report = verify(path, on(2, DType::bf16));
+    double furthest = 0;
+    for (const VerifyRow& row : report.rows) {
+      INFO(path << " " << row.name << ": " << row.error << " > " << row.tolerance << " " << row.worst);
+      CHECK(row.ok());
+      if (row.name.rfind("grad", 0) == 0) furthest = std::max(furthest, row.error);
+    }
+    CHECK(furthest > 1e-3);  // it was bf16 indeed
+    CHECK(furthest < 0.1);
+  }
+}
+
 TEST_CASE("a golden file with one changed number fails in that tensor", "[eval]") {
   const TempDir dir;
   for (const char* tensor : {"grad.g_proj.weight", "o_slc", "y", "grad.compress_v.pos"}) {
     const VerifyReport report = verify(damaged(std::string(kSourceDir) + "/tests/golden/nsa_small.safetensors", tensor,
                                                dir.path() + "/damaged.safetensors"),
-                                        on(1));
+                                       on(1));
     for (const VerifyRow& row : report.rows) CHECK(row.ok() == (row.name != tensor));
   }
 }
