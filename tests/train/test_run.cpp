@@ -10,6 +10,7 @@
 #include "error_of.h"
 #include "temp_dir.h"
 #include "train/checkpoint.h"
+#include "train/plan.h"
 #include "train/run.h"
 #include "train/run_lock.h"
 
@@ -102,19 +103,24 @@ std::vector<std::pair<std::int64_t, double>> step_losses(const Config& config) {
 
 }  // namespace
 
-TEST_CASE("a stopped and resumed run ends with the same bits and the same metrics", "[run]") {
-  for (AttentionType type : {AttentionType::full, AttentionType::nsa}) {
-    const TempDir dir;
-    write_shards(dir.path());
-    const Config straight = tiny_config(dir.path(), type, "straight"), broken = tiny_config(dir.path(), type, "broken");
-    train_with_stops(straight, {});
-    train_with_stops(broken, {1, 2, 5, 11});
-    CHECK(final_files(straight) == final_files(broken));
-    CHECK(step_losses(straight).size() == 12);
-    CHECK(step_losses(straight) == step_losses(broken));
-    const auto losses = step_losses(straight);
-    CHECK(losses.back().second < losses.front().second);
-  }
+TEST_CASE("a stopped and resumed run ends with the same bits and the same metrics, and takes the bytes planned",
+          "[run]") {
+  for (AttentionType type : {AttentionType::full, AttentionType::nsa})
+    for (Precision precision : {Precision::f32, Precision::bf16}) {
+      const TempDir dir;
+      write_shards(dir.path());
+      Config straight = tiny_config(dir.path(), type, "straight"), broken = tiny_config(dir.path(), type, "broken");
+      straight.train.precision = broken.train.precision = precision;
+      train_with_stops(straight, {});
+      train_with_stops(broken, {1, 2, 5, 11});
+      CHECK(final_files(straight) == final_files(broken));
+      CHECK(step_losses(straight).size() == 12);
+      CHECK(step_losses(straight) == step_losses(broken));
+      const auto losses = step_losses(straight);
+      CHECK(losses.back().second < losses.front().second);
+      const std::size_t bytes = plan_memory(straight).bytes();
+      CHECK(contains(read_file(run_dir(straight) + "/run.log"), fmt::format("{} planned, {} used", bytes, bytes)));
+    }
 }
 
 TEST_CASE("a validation that a killed process had no time for is made up when the run goes on", "[run]") {
