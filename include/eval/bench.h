@@ -36,6 +36,7 @@ TrainBench bench_train(const Config& config, int repeat);
 struct AttentionSizes {
   AttentionConfig attention;  ///< type, heads, head dims and NSA block sizes
   std::int64_t T = 0;
+  DType type = DType::f32;
 };
 struct AttentionBench {
   std::string type, pass;  ///< "full" | "nsa"; "forward" | "backward"

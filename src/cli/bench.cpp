@@ -79,7 +79,7 @@ Exit run_train(const Config& config, int repeat, bool as_json, bool only_ops) {
 }
 
 struct AttentionArguments {
-  std::string type = "full";
+  std::string type = "full", precision = "f32";
   std::vector<std::int64_t> lengths{2048, 8192};
   std::int64_t heads = 8, kv_heads = 0, head_dim = 64;
   bool backward = false, as_json = false, breakdown = false;
@@ -92,6 +92,7 @@ Exit run_attention(const AttentionArguments& args) {
   sizes.attention.num_heads = args.heads;
   sizes.attention.num_kv_heads = args.kv_heads ? args.kv_heads : args.heads;
   sizes.attention.head_dim = args.head_dim;
+  sizes.type = args.precision == "bf16" ? DType::bf16 : DType::f32;
   if (args.heads % sizes.attention.num_kv_heads)
     fail_usage("--kv-heads {} does not divide --heads {}", sizes.attention.num_kv_heads, args.heads);
   const int threads = args.threads ? args.threads : available_cores();
@@ -157,6 +158,7 @@ Exit bench(CLI::App& app, int argc, char** argv) {
   }
   CLI::App* heads = app.add_subcommand("attention", "attention alone, full or NSA");
   heads->add_option("--type", attention.type, "full or nsa")->check(CLI::IsMember({"full", "nsa"}));
+  heads->add_option("--precision", attention.precision, "f32 or bf16")->check(CLI::IsMember(kPrecisions));
   heads->add_option("--seq", attention.lengths, "sequence lengths")->delimiter(',')->check(CLI::PositiveNumber);
   heads->add_option("--heads", attention.heads, "H")->check(CLI::PositiveNumber);
   heads->add_option("--kv-heads", attention.kv_heads, "Hkv; 0: H")->check(CLI::NonNegativeNumber);

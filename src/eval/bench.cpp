@@ -35,7 +35,10 @@ void fill_random(In t, const std::string& name, double scale) {
   const Rng rng(1, name);
   std::vector<float> v(static_cast<std::size_t>(t.numel()));
   for (std::size_t i = 0; i < v.size(); ++i) v[i] = static_cast<float>(scale * (2 * rng.uniform(i) - 1));
-  upload(t, v.data());
+  if (t.dtype == DType::f32) return upload(t, v.data());
+  std::vector<bf16> rounded;
+  for (float x : v) rounded.push_back(bf16(x));
+  upload(t, rounded.data());
 }
 
 // Useful GFLOP of each op in one step, by name; ops that are not here are bound by memory.
@@ -53,8 +56,8 @@ double step_gflop(const std::string& op, const Config& config) {
 // Of the embedding's table only the rows of the tokens move: forward reads and writes a row, backward also reads what
 // it adds to.
 double step_gbytes(const std::string& op, double bytes_of_arguments, const Config& config) {
-  const double rows =
-      static_cast<double>(config.train.batch_tokens) * static_cast<double>(config.model.hidden_size) * sizeof(float);
+  const double rows = static_cast<double>(config.train.batch_tokens) * static_cast<double>(config.model.hidden_size) *
+                      static_cast<double>(bytes_of(compute_type(config)));
   if (op == "embedding_forward") return 2e-9 * rows;
   if (op == "embedding_backward") return 3e-9 * rows;
   return 1e-9 * bytes_of_arguments;
@@ -146,19 +149,20 @@ struct AttentionRun {
   Tensor kc, vc, dkc, dvc, o_cmp, o_win, lse_cmp, lse_win, o_sum, gates, d_logits, deltas, selected, dk2, dv2;
 
   AttentionRun(Device& device, const AttentionSizes& sizes)
-      : dev(device), config(sizes.attention), geometry(nsa_shape(config)), batch{1, sizes.T} {
+      : dev(device), config(sizes.attention), geometry(nsa_shape(config)), batch{1, sizes.T, sizes.type} {
     const std::int64_t T = batch.T, H = config.num_heads, Hkv = config.num_kv_heads, Dk = config.head_dim,
                        Dv = config.Dv();
-    const auto take = [&](const Shape& s) { return dev.params.take(DType::f32, s, Purpose::activations); };
+    const auto take = [&](const Shape& s) { return dev.params.take(batch.dtype, s, Purpose::activations); };
+    const auto statistics = [&](const Shape& s) { return dev.params.take(DType::f32, s, Purpose::activations); };
     q = take({1, T, H, Dk}), k = take({1, T, Hkv, Dk}), v = take({1, T, Hkv, Dv}), d_o = take({1, T, H, Dv});
-    o = take({1, T, H, Dv}), lse = take({1, T, H}), delta = take({1, T, H});
+    o = take({1, T, H, Dv}), lse = statistics({1, T, H}), delta = statistics({1, T, H});
     dq = take(q.shape), dk = take(k.shape), dv = take(v.shape);
     if (config.type == AttentionType::nsa) {
       const std::int64_t Tc = geometry.Tc(T);
       kc = take({1, Tc, Hkv, Dk}), vc = take({1, Tc, Hkv, Dv}), dkc = take(kc.shape), dvc = take(vc.shape);
-      o_cmp = take(o.shape), o_win = take(o.shape), o_sum = take(o.shape), lse_cmp = take(lse.shape),
-      lse_win = take(lse.shape);
-      gates = take({T, H, 3}), d_logits = take(gates.shape), deltas = take({3, T, H});
+      o_cmp = take(o.shape), o_win = take(o.shape), o_sum = take(o.shape), lse_cmp = statistics(lse.shape),
+      lse_win = statistics(lse.shape);
+      gates = statistics({T, H, 3}), d_logits = take(gates.shape), deltas = statistics({3, T, H});
       selected = dev.params.take(DType::i32, {1, Hkv, T, geometry.n}, Purpose::activations);
       dk2 = take(k.shape), dv2 = take(v.shape);
     }
