@@ -110,6 +110,14 @@ FieldList fields_of(S& config) {
 /// Fills the fields from JSON text (// comments allowed). `origin` (a path) names the text in errors. Throws
 /// Error(Exit::usage).
 void read_json(const FieldList& list, const std::string& text, const std::string& origin);
+/// What could not be read of a config that another version wrote.
+struct OldConfig {
+  std::vector<std::string> notes;    ///< one sentence each: keys and values this version does not know
+  std::vector<std::string> unknown;  ///< paths of the fields whose value then is not known; they keep their defaults
+};
+/// Fills the fields from JSON text as far as it goes: a key without a field, a missing field and a value that is not
+/// allowed (any more) are notes, not errors. Throws only when the text is no JSON object.
+OldConfig read_old_json(const FieldList& list, const std::string& text, const std::string& origin);
 /// One `section.key=value`; a list is comma-separated, an enum its spelling.
 void apply_override(const FieldList& list, const std::string& assignment);
 /// Every number lies in its range (a config built in code has not been through read_json). `prefix` ("model.")

@@ -42,6 +42,9 @@ bool not_supported(int error);
 /// fsync of a folder, so that a rename inside it is on disk. Throws when the disk fails; where the file system does not
 /// sync folders it returns why, in a sentence, and "" otherwise.
 std::string sync_folder(const std::string& path);
+/// A path as a shell would read it: "~" and "~/..." begin in the home folder, "~NAME/..." in that user's. Anything else
+/// comes back as it is. Throws when HOME is not set.
+std::string expand_home(const std::string& path);
 /// mkdir -p. Throws naming the part that cannot be made and why.
 void make_folders(const std::string& path);
 

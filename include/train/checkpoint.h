@@ -23,7 +23,8 @@ struct TrainState {
   double seconds = 0;                               ///< wall-clock of training so far, over all launches
   std::vector<double> recent_losses, recent_norms;  ///< the outlier window, oldest first
   std::uint64_t data_fingerprint = 0;
-  std::string config;  ///< the resolved config, as JSON text
+  std::uint64_t tokenizer_hash = 0;  ///< of data.tokenizer; 0: none, or a state from before it was kept
+  std::string config;                ///< the resolved config, as JSON text
 };
 
 struct CheckpointFile {

@@ -80,7 +80,7 @@ struct TrainConfig {
     v.section("optimizer", optimizer, "AdamW");
     v.field("grad_clip", grad_clip, "largest global gradient norm; 0: no clipping", Range{0, 1e12});
     v.field("seed", seed, "seed of the initial weights", Range{0, 9007199254740992.0});
-    v.field("max_skipped", max_skipped, "non-finite steps in a row after which the run stops with exit code 3",
+    v.field("max_skipped", max_skipped, "skipped steps in a row after which the run stops with exit code 3",
             Range{1, 1e9});
     v.field("outlier_window", outlier_window, "steps over which the z-scores of loss and gradient norm are taken",
             Range{2, 1e6});
@@ -162,11 +162,19 @@ struct Config {
 /// batch_tokens a multiple, ...).
 void check(const Config& config);
 
-/// Reads a config file (JSON with // comments), applies `section.key=value` overrides in order, checks it. Throws
-/// Error(Exit::usage).
+/// Reads a config file (JSON with // comments), applies `section.key=value` overrides in order, expands ~ at the start
+/// of paths, checks it. Throws Error(Exit::usage).
 Config load_config(const std::string& path, const std::vector<std::string>& overrides = {});
 /// The same from text already read; `origin` names it in errors.
 Config parse_config(const std::string& text, const std::string& origin, const std::vector<std::string>& overrides = {});
+/// A config that an earlier or later version saved with a run, as far as this one understands it; see read_old_json.
+/// Not checked as a whole.
+struct SavedConfig {
+  Config config;
+  OldConfig old;
+  bool knows(const std::string& path) const;  ///< the field's value is the saved one
+};
+SavedConfig read_saved_config(const std::string& text, const std::string& origin);
 /// The whole config, every field, as indented JSON. parse_config(to_json(c)) == c.
 std::string to_json(const Config& config);
 /// The reference table of every field, in Markdown, for the README.

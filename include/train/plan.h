@@ -27,6 +27,7 @@ MemoryPlan plan_generation(const Config& config);
 /// Rows of the start-up tables.
 std::vector<MemoryRow> memory_rows(const MemoryPlan& plan);
 std::vector<ParameterRow> parameter_rows(const Params& params);
-std::vector<std::pair<std::string, std::string>> config_rows(const Config& config);
+/// `padding`: rows of the vocabulary that no token has.
+std::vector<std::pair<std::string, std::string>> config_rows(const Config& config, std::int64_t padding);
 
 }  // namespace nsa

@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/loader.h"
 #include "model/gpt.h"
@@ -43,8 +44,17 @@ struct StepResult {
 StepResult train_step(Device& dev, Gpt& gpt, data::Loader& loader, const Config& config, const BatchBuffers& batch,
                       OutlierWindow& losses, OutlierWindow& norms, TrainState& state, const LookAtBlock& look = {});
 
-/// Mean loss over `micro_batches` micro-batches (0: all) of `data`, in order; nats per token.
-double validate(Device& dev, const Gpt& gpt, const data::TokenData& data, std::int64_t micro_batches,
-                const BatchBuffers& batch);
+struct Validation {
+  double loss = 0;          ///< mean, nats per token
+  std::int64_t tokens = 0;  ///< predicted
+  std::int64_t bytes = 0;   ///< of text behind them; 0: unknown
+};
+
+/// The loss over `micro_batches` micro-batches (0: all) of `data`, in order. `token_bytes` (V) says how many bytes a
+/// token stands for; when it is empty only a validation of everything knows its bytes, from the side-cars.
+Validation validate(Device& dev, const Gpt& gpt, const data::TokenData& data, std::int64_t micro_batches,
+                    const BatchBuffers& batch, const std::vector<std::int32_t>& token_bytes);
+/// Absent when the bytes are unknown.
+std::optional<double> bits_per_byte(const Validation& v);
 
 }  // namespace nsa

@@ -151,7 +151,7 @@ Exit bench(CLI::App& app, int argc, char** argv) {
   CLI::App* train = app.add_subcommand("train", "whole optimizer steps of a config on random tokens");
   CLI::App* ops = app.add_subcommand("ops", "the same step, op by op");
   for (CLI::App* sub : {train, ops}) {
-    sub->add_option("config", path, "config file")->required();
+    sub->add_option("config", path, "config file")->required()->transform(home_path());
     sub->add_option("overrides", overrides, "section.key=value");
     sub->add_flag("--json", as_json, "one JSON object instead of tables");
     sub->add_option("--repeat", repeat, "timed steps")->check(CLI::Range(1, 10000));

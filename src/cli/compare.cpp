@@ -13,6 +13,7 @@
 #include "core/text.h"
 #include "report/page.h"
 #include "report/terminal.h"
+#include "train/make_device.h"
 #include "train/run.h"
 
 namespace nsa::cli {
@@ -99,14 +100,28 @@ class Progress {
   Clock::time_point start_ = Clock::now();
 };
 
-// False when the run was stopped by a signal (its state is saved).
-bool train_to_end(const PlannedRun& run, const std::string& command, Progress& progress) {
+enum class End { finished, diverged, stopped };  // stopped: by a signal, its state is saved
+
+// A run that diverges is a result: the others go on.
+End train_to_end(const PlannedRun& run, const std::string& command, Progress& progress) {
   RunOptions options;
   options.command = command;
   options.console = false;
   options.on_step = [&](std::int64_t step, double loss) { progress.step(step, loss); };
-  nsa::train(run.config, options);
-  return run_finished(run.config);
+  try {
+    nsa::train(run.config, options);
+  } catch (const Error& error) {
+    if (error.code() != Exit::non_finite) throw;
+    std::fprintf(stderr, "\n%s: %s\n", run.config.log.name.c_str(), error.what());
+    return End::diverged;
+  }
+  return run_finished(run.config) ? End::finished : End::stopped;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string all;
+  for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
+  return all;
 }
 
 void write_report(const std::vector<PlannedRun>& runs, std::size_t count, const std::string& out,
@@ -129,9 +144,10 @@ Exit compare(CLI::App& app, int argc, char** argv) {
   bool allow = false;
   app.add_option("configs", paths, "two or more config files; the first is what the others are compared with")
       ->required()
-      ->expected(2, 64);
+      ->expected(2, 64)
+      ->transform(home_path());
   app.add_option("--seeds", seeds, "one run of every config for each, paired by seed")->delimiter(',');
-  app.add_option("--out", out, "folder for the runs, report.html, curves.svg and curves.tsv");
+  app.add_option("--out", out, "folder for the runs, report.html, curves.svg and curves.tsv")->transform(home_path());
   app.add_flag("--allow-differences", allow,
                "compare configs that differ in more than attention; the page lists every difference");
   app.parse(argc, argv);
@@ -156,10 +172,17 @@ Exit compare(CLI::App& app, int argc, char** argv) {
   const std::vector<PlannedRun> runs = planned_runs(configs, paths, seeds, out);
   Progress progress(runs);
   const StopSignals signals;  // between the runs, too
+  std::vector<std::string> diverged;
   for (std::size_t i = 0; i < runs.size(); ++i) {
     if (run_finished(runs[i].config)) continue;
+    if (run_diverged(runs[i].config)) {  // on an earlier start
+      diverged.push_back(runs[i].config.log.name);
+      continue;
+    }
     progress.begin(i);
-    if (signals.requested() || !train_to_end(runs[i], command, progress)) {
+    const End end = signals.requested() ? End::stopped : train_to_end(runs[i], command, progress);
+    if (end == End::diverged) diverged.push_back(runs[i].config.log.name);
+    if (end == End::stopped) {
       std::fprintf(stderr, "\nrun %zu of %zu is not finished; the same command goes on from its last checkpoint\n",
                    i + 1, runs.size());
       return Exit::ok;
@@ -168,6 +191,9 @@ Exit compare(CLI::App& app, int argc, char** argv) {
       write_report(runs, i + 1, out, command, false);  // something to look at while the rest trains
   }
   write_report(runs, runs.size(), out, command, true);
+  if (!diverged.empty()) {
+    std::printf("diverged, and compared only as far as they got: %s\n", joined(diverged).c_str());
+  }
   std::printf("%s/report.html, curves.svg, curves.tsv\n", out.c_str());
   return Exit::ok;
 }

@@ -15,7 +15,7 @@ Exit config(CLI::App& app, int argc, char** argv) {
   std::vector<std::string> overrides;
   app.add_flag("--reference", reference, "print the table of all fields (Markdown)");
   app.add_flag("--schema", schema, "print the JSON Schema of a config file");
-  app.add_option("config", path, "a config file");
+  app.add_option("config", path, "a config file")->transform(home_path());
   app.add_option("overrides", overrides, "section.key=value, applied in order");
   app.parse(argc, argv);
 

@@ -6,6 +6,7 @@
 #include "cli/verbs.h"
 #include "core/program.h"
 #include "train/checkpoint.h"
+#include "train/inputs.h"
 #include "train/plan.h"
 #include "train/run.h"
 
@@ -14,7 +15,8 @@ namespace nsa::cli {
 Exit generate(CLI::App& app, int argc, char** argv) {
   std::string run, prompt, tokenizer_path;
   GenerateOptions options;
-  app.add_option("run", run, "run folder, runs/NAME")->required();
+  int threads = 0;
+  app.add_option("run", run, "run folder, runs/NAME")->required()->transform(home_path());
   app.add_option("--prompt", prompt, "text to continue; empty: the start of a document");
   app.add_option("--tokens", options.tokens, "tokens to generate at most")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20));
@@ -23,19 +25,26 @@ Exit generate(CLI::App& app, int argc, char** argv) {
   app.add_option("--top-p", options.top_p, "draw among the likeliest tokens that hold this probability")
       ->check(CLI::Range(0.0, 1.0));
   app.add_option("--seed", options.seed, "same seed, same text");
-  app.add_option("--tokenizer", tokenizer_path, "instead of the config's data.tokenizer");
+  app.add_option("--tokenizer", tokenizer_path,
+                 "where the run's tokenizer is, when neither its folder nor its config's data.tokenizer says")
+      ->transform(home_path());
+  app.add_option("--threads", threads, "CPU threads; 0: as the run's config says")->check(CLI::NonNegativeNumber);
   app.parse(argc, argv);
 
   std::vector<std::string> warnings;
-  const CheckpointFile checkpoint = find_checkpoint(run, warnings, available_cores());
-  for (const std::string& w : warnings) std::fprintf(stderr, "warning: %s\n", w.c_str());
+  const CheckpointFile checkpoint = find_checkpoint(run, warnings, threads ? threads : available_cores());
   NSA_CHECK(!checkpoint.path.empty(),
-            "{}: no checkpoint to generate from; is this a run folder (runs/NAME) that has been trained?", run);
-  const Config config = parse_config(load_state(checkpoint).config, checkpoint.path + "/state.json");
-  const std::string spec = tokenizer_path.empty() ? config.data.tokenizer : tokenizer_path;
-  NSA_CHECK(!spec.empty(),
-            "{}: its config names no data.tokenizer; give --tokenizer bytes or the path of a sentencepiece model", run);
-  const data::Tokenizer tokenizer = data::Tokenizer::open(spec);
+            "{}: no checkpoint to generate from{}; is this a run folder (runs/NAME) that has been trained?", run,
+            warnings.empty() ? "" : " (" + warnings.front() + ")");
+  const TrainState state = load_state(checkpoint);
+  SavedConfig saved = read_saved_config(state.config, checkpoint.path + "/state.json");
+  if (threads) saved.config.threads = threads;
+  const Config& config = saved.config;
+  for (const std::string& note : saved.old.notes) warnings.push_back(checkpoint.path + ": " + note);
+  const data::Tokenizer tokenizer = tokenizer_of_run(run, config, state.tokenizer_hash, tokenizer_path, warnings);
+  for (const std::string& w : warnings) std::fprintf(stderr, "warning: %s\n", w.c_str());
+  check(config.model);
+  NSA_CHECK(config.data.sequence_length > 0, "{}: its config has no data.sequence_length", checkpoint.path);
 
   const std::int64_t max_T = config.data.sequence_length;
   const MemoryPlan plan = plan_generation(config);

@@ -1,9 +1,11 @@
 // nsa plan CONFIG [section.key=value ...]: what a run would take, without taking it.
 #include <cstdio>
+#include <filesystem>
 
 #include "cli/verbs.h"
 #include "core/peak.h"
 #include "core/text.h"
+#include "data/tokenizer.h"
 #include "model/flops.h"
 #include "train/plan.h"
 #include "train/run.h"
@@ -16,12 +18,20 @@ namespace {
 // measured.
 constexpr double kAssumedShare = 0.6;
 
+// Known only where the tokenizer is at hand: a plan is also made on machines that have no data.
+std::int64_t padding_rows(const Config& config) {
+  const std::string& spec = config.data.tokenizer;
+  std::error_code ignored;
+  if (spec != "bytes" && !std::filesystem::exists(spec, ignored)) return 0;
+  return config.model.vocab_size - data::Tokenizer::open(spec).vocab_size();
+}
+
 }  // namespace
 
 Exit plan(CLI::App& app, int argc, char** argv) {
   std::string path;
   std::vector<std::string> overrides;
-  app.add_option("config", path, "config file (JSON with // comments)")->required();
+  app.add_option("config", path, "config file (JSON with // comments)")->required()->transform(home_path());
   app.add_option("overrides", overrides, "section.key=value, applied in order");
   app.parse(argc, argv);
   const Config config = load_config(path, overrides);
@@ -31,7 +41,7 @@ Exit plan(CLI::App& app, int argc, char** argv) {
   Device counting;
   const Gpt gpt(counting, config.model, config.data.sequence_length, Params::With::training);
   StartTables tables;
-  tables.config = config_rows(config);
+  tables.config = config_rows(config, padding_rows(config));
   tables.parameters = parameter_rows(gpt.params());
   tables.memory = memory_rows(memory);
   std::fputs(to_text(tables).c_str(), stdout);

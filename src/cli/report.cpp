@@ -20,8 +20,9 @@ namespace {
 report::Source source_of(const std::string& argument) {
   struct stat info {};
   const std::size_t equals = argument.find('=');
-  if (equals == std::string::npos || equals == 0 || ::stat(argument.c_str(), &info) == 0) return {argument, "", ""};
-  report::Source source{argument.substr(equals + 1), argument.substr(0, equals), ""};
+  if (equals == std::string::npos || equals == 0 || ::stat(argument.c_str(), &info) == 0)
+    return {expand_home(argument), "", ""};
+  report::Source source{expand_home(argument.substr(equals + 1)), argument.substr(0, equals), ""};
   source.group = report::without_seed(source.group, &source.seed);
   return source;
 }
@@ -38,7 +39,8 @@ Exit report(CLI::App& app, int argc, char** argv) {
                  "run folders, metrics.jsonl files, or TSV/CSV/JSONL of step,loss; LABEL=PATH names the group; the "
                  "first group is what others are compared with")
       ->required();
-  CLI::Option* out_option = app.add_option("--out", out, "folder for report.html, curves.svg and curves.tsv");
+  CLI::Option* out_option =
+      app.add_option("--out", out, "folder for report.html, curves.svg and curves.tsv")->transform(home_path());
   app.add_option("--smooth", half_life,
                  "half-life of the moving average in steps; 0: none; default: a two-hundredth of the longest run")
       ->check(CLI::NonNegativeNumber);

@@ -27,10 +27,12 @@ Exit train(CLI::App& app, int argc, char** argv) {
   std::string path;
   std::vector<std::string> overrides;
   RunOptions options;
-  app.add_option("config", path, "config file (JSON with // comments)")->required();
+  app.add_option("config", path, "config file (JSON with // comments)")->required()->transform(home_path());
   app.add_option("overrides", overrides, "section.key=value, applied in order");
   app.add_flag("--fresh", options.fresh, "refuse a run folder that is already in use instead of resuming it");
   app.add_flag("--force-data", options.force_data, "resume although the data differ from what the run began with");
+  app.add_flag("--force-precision", options.force_precision,
+               "resume although train.precision differs: the checkpoint holds f32 in any case");
   app.add_flag("--force-schedule", options.force_schedule, "resume although schedule, batch or optimizer differ");
   app.footer(
       "SIGTERM, SIGINT, SIGHUP, SIGUSR2 and SIGXCPU finish the step, save and end with 0; SIGUSR1 saves and goes on. "

@@ -23,7 +23,7 @@ Exit verify(CLI::App& app, int argc, char** argv) {
   std::string device = "cpu", precision = "f32";
   VerifyOptions options;
   options.threads = available_cores();
-  app.add_option("files", paths, "golden files (format: docs/golden.md)")->required();
+  app.add_option("files", paths, "golden files (format: docs/golden.md)")->required()->transform(home_path());
   app.add_option("--device", device, "where to compute")->check(CLI::IsMember(kDeviceTypes));
   app.add_option("--precision", precision, "number format of the computation")->check(CLI::IsMember(kPrecisions));
   app.add_option("--threads", options.threads, "CPU threads; by default all cores")->check(CLI::PositiveNumber);

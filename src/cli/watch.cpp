@@ -69,7 +69,7 @@ Exit watch(CLI::App& app, int argc, char** argv) {
   std::string path;
   bool once = false;
   double every = 2;
-  app.add_option("run", path, "run folder, runs/NAME")->required();
+  app.add_option("run", path, "run folder, runs/NAME")->required()->transform(home_path());
   app.add_flag("--once", once, "print once and end; so it does when the output is no terminal");
   app.add_option("--every", every, "seconds between updates")->check(CLI::Range(0.2, 3600.0));
   app.parse(argc, argv);

@@ -84,6 +84,52 @@ struct FileReader {
   }
 };
 
+/// Reads what another version wrote.
+struct OldReader {
+  const FieldList& list;
+  OldConfig old;
+  std::set<std::string> given, changed_sections;  // the latter hold keys that are no fields now
+
+  void read_section(const json& object, const std::string& prefix) {
+    for (const auto& [key, value] : object.items()) {
+      const std::string path = prefix + key;
+      const auto field =
+          std::find_if(list.fields.begin(), list.fields.end(), [&](const FieldRef& f) { return f.path == path; });
+      const bool section = std::any_of(list.sections.begin(), list.sections.end(),
+                                       [&](const FieldList::Section& s) { return s.path == path; });
+      if (field != list.fields.end()) {
+        read_field(*field, value);
+      } else if (section && value.is_object()) {
+        read_section(value, path + ".");
+      } else {
+        old.notes.push_back(fmt::format("{} is no field of this version: not read", path));
+        changed_sections.insert(prefix);
+      }
+    }
+  }
+
+  void read_field(const FieldRef& f, const json& value) {
+    given.insert(f.path);
+    try {
+      set_field(f, value, "");
+    } catch (const Error&) {
+      old.notes.push_back(fmt::format("{} is {}, which this version does not allow: not read", f.path, spelled(value)));
+      old.unknown.push_back(f.path);
+    }
+  }
+
+  /// A field that is not there has its default, unless it may stand there under an older name or had to be given.
+  void finish() {
+    for (const FieldRef& f : list.fields) {
+      if (given.count(f.path)) continue;
+      const std::string prefix = f.path.substr(0, f.path.rfind('.') + 1);  // npos + 1 == 0
+      if (!f.doc.is_required && !changed_sections.count(prefix)) continue;
+      if (f.doc.is_required) old.notes.push_back(fmt::format("{} is missing", f.path));
+      old.unknown.push_back(f.path);
+    }
+  }
+};
+
 /// Edits (insert, delete, replace, swap of neighbours) that turn a into b.
 std::size_t edit_distance(const std::string& a, const std::string& b) {
   std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
@@ -132,6 +178,15 @@ void read_json(const FieldList& list, const std::string& text, const std::string
     NSA_CHECK_USAGE(!f.doc.is_required || reader.given.count(f.path), "{}: \"{}\" is missing ({}); it has no default",
                     origin, f.path, f.doc.text);
   }
+}
+
+OldConfig read_old_json(const FieldList& list, const std::string& text, const std::string& origin) {
+  const json root = parse_json(text, origin, Comments::allow, Exit::usage);
+  NSA_CHECK_USAGE(root.is_object(), "{}: a config is one object {{ ... }}, got {}", origin, spelled(root));
+  OldReader reader{list, {}, {}, {}};
+  reader.read_section(root, "");
+  reader.finish();
+  return reader.old;
 }
 
 void apply_override(const FieldList& list, const std::string& assignment) {

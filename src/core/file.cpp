@@ -1,11 +1,13 @@
 #include "core/file.h"
 
 #include <fcntl.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -24,6 +26,21 @@ std::string folder_of(const std::string& path) {
 }
 
 }  // namespace
+
+std::string expand_home(const std::string& path) {
+  if (path.empty() || path[0] != '~') return path;
+  const std::string name = path.substr(1, path.find('/') - 1);  // npos - 1: to the end
+  const std::string rest = path.substr(1 + name.size());
+  if (name.empty()) {
+    const char* home = std::getenv("HOME");
+    if (!home || !*home)
+      fail_usage("{}: ~ is the home folder, but HOME is not set: write the path out (./~ is a file of that name)",
+                 path);
+    return home + rest;
+  }
+  const passwd* user = getpwnam(name.c_str());
+  return user && user->pw_dir ? user->pw_dir + rest : path;
+}
 
 std::string read_file(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);

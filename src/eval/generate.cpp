@@ -47,6 +47,11 @@ std::string generate(Device& dev, const Gpt& gpt, const data::Tokenizer& tokeniz
   const Tensor window = dev.work.take(DType::i32, {1, max_T}, Purpose::activations);
   std::vector<std::int32_t> tokens = tokenizer.encode(prompt);
   tokens.insert(tokens.begin(), tokenizer.eot());  // a document starts after an end of text
+  for (std::int32_t token : tokens) {
+    NSA_CHECK(token >= 0 && token < gpt.config().vocab_size,
+              "the prompt holds token {} of the tokenizer {}, but the model knows only {}: it was trained with another",
+              token, tokenizer.spec(), gpt.config().vocab_size);
+  }
   std::vector<std::int32_t> context;
   data::StreamDecoder decoder(tokenizer);
   std::string text;

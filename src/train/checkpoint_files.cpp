@@ -29,6 +29,7 @@ constexpr const char* kOptimizer = "optimizer-0000-of-0001.safetensors";
 constexpr const char* kState = "state.json";
 constexpr const char* kManifest = "manifest.json";
 constexpr int kFormat = 1;
+constexpr const char* kLater = "tokenizer_hash";  // not in the states of earlier versions: then it stays 0
 
 /// Size and XXH3 (64 bits) of the bytes seen so far.
 class Checksum {
@@ -65,6 +66,7 @@ void each_member(State& s, F&& f) {
   f("recent_losses", s.recent_losses);
   f("recent_norms", s.recent_norms);
   f("data_fingerprint", s.data_fingerprint);
+  f(kLater, s.tokenizer_hash);
   f("config", s.config);
 }
 
@@ -219,6 +221,7 @@ TrainState load_state(const CheckpointFile& checkpoint) {
             "{} is not a training state of format {}: written by another version", path, kFormat);
   TrainState state;
   each_member(state, [&](const char* name, auto& member) {
+    if (name == kLater && !values.contains(name)) return;
     unpack(path, name, values.contains(name) ? values[name] : json(), member);
   });
   return state;

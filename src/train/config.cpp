@@ -1,5 +1,6 @@
 #include "train/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/file.h"
@@ -52,6 +53,16 @@ void check_optimizer(const OptimizerConfig& o) {
   if (o.eps == 0) fail_usage("train.optimizer.eps = 0 divides zero by zero where a gradient is 0; 1e-8 is usual");
 }
 
+// What the model would ignore. Only what nobody leaves in a complete file: with full attention NSA's fields stay as
+// they are, so that `diff` shows one line.
+void check_compressor(const AttentionConfig& a) {
+  if (a.type != AttentionType::nsa || a.compressor == Compressor::mlp || a.compress_hidden == 0) return;
+  fail_usage(
+      "model.attention.compress_hidden = {} is the hidden size of the \"mlp\" compressor, but compressor is \"{}\": "
+      "set it to 0",
+      a.compress_hidden, kCompressors[static_cast<std::size_t>(a.compressor)]);
+}
+
 void check_globs(const char* name, const std::vector<std::string>& globs) {
   for (const std::string& glob : globs) {
     if (glob.empty()) fail_usage("{} holds an empty string, expected globs of token shards", name);
@@ -86,11 +97,19 @@ std::string stem_of(const std::string& path) {
   return dot == std::string::npos || dot == 0 ? file : file.substr(0, dot);
 }
 
+void expand_paths(Config& config) {
+  for (std::string& glob : config.data.train) glob = expand_home(glob);
+  for (std::string& glob : config.data.val) glob = expand_home(glob);
+  config.data.tokenizer = expand_home(config.data.tokenizer);
+  config.log.dir = expand_home(config.log.dir);
+}
+
 Config read(const std::string& text, const std::string& origin, const std::vector<std::string>& overrides) {
   Config config;
   const FieldList list = fields_of(config);
   read_json(list, text, origin);
   for (const std::string& assignment : overrides) apply_override(list, assignment);
+  expand_paths(config);
   return config;
 }
 
@@ -108,6 +127,7 @@ void check_from(const Config& config, const std::string& origin) {
 void check(const Config& config) {
   check_ranges(fields_of(const_cast<Config&>(config)), "");  // the list can also write; it is only read here
   check(config.model);
+  check_compressor(config.model.attention);
   check_length(config.train);
   check_batch(config);
   check_schedule(config);
@@ -132,6 +152,16 @@ Config load_config(const std::string& path, const std::vector<std::string>& over
   if (config.log.name.empty()) config.log.name = stem_of(path);
   check_from(config, path);
   return config;
+}
+
+bool SavedConfig::knows(const std::string& path) const {
+  return std::find(old.unknown.begin(), old.unknown.end(), path) == old.unknown.end();
+}
+
+SavedConfig read_saved_config(const std::string& text, const std::string& origin) {
+  SavedConfig saved;
+  saved.old = read_old_json(fields_of(saved.config), text, origin);
+  return saved;
 }
 
 std::string to_json(const Config& config) { return write_json(fields_of(const_cast<Config&>(config))); }

@@ -77,11 +77,12 @@ std::vector<ParameterRow> parameter_rows(const Params& params) {
   return rows;
 }
 
-std::vector<std::pair<std::string, std::string>> config_rows(const Config& c) {
+std::vector<std::pair<std::string, std::string>> config_rows(const Config& c, std::int64_t padding) {
   const AttentionConfig& a = c.model.attention;
   std::vector<std::pair<std::string, std::string>> rows;
-  rows.push_back({"model", fmt::format("{} layers, {} wide, feed-forward {}, vocabulary {}{}", c.model.num_layers,
-                                       c.model.hidden_size, c.model.intermediate_size, c.model.vocab_size,
+  const std::string padded = padding > 0 ? fmt::format(" ({} rows of them padding)", padding) : "";
+  rows.push_back({"model", fmt::format("{} layers, {} wide, feed-forward {}, vocabulary {}{}{}", c.model.num_layers,
+                                       c.model.hidden_size, c.model.intermediate_size, c.model.vocab_size, padded,
                                        c.model.tie_embeddings ? ", tied head" : "")});
   rows.push_back({"attention", fmt::format("{}, {} heads on {}, head dims {}/{}{}",
                                            kAttentionTypes[static_cast<std::size_t>(a.type)], a.num_heads,

@@ -13,8 +13,8 @@
 #include "core/parallel.h"
 #include "core/peak.h"
 #include "core/signals.h"
-#include "data/tokenizer.h"
 #include "model/flops.h"
+#include "train/inputs.h"
 #include "train/log.h"
 #include "train/metrics.h"
 #include "train/plan.h"
@@ -55,6 +55,7 @@ class Run {
  private:
   Device& reserved();
   void restore();
+  void keep_tokenizer();
   void say_start();
   void turn();
   void one_step();
@@ -70,8 +71,8 @@ class Run {
   void warn_once(const std::string& sentence) {
     if (warned_.insert(sentence).second) log_.warn(sentence);
   }
-  bool validation_due() const { return val_data_ && config_.eval.every && (at(config_.eval.every) || finished()); }
-  bool sample_due() const { return tokenizer_ && options_.sample && at(config_.eval.sample_every); }
+  bool validation_due() const { return inputs_.val && config_.eval.every && (at(config_.eval.every) || finished()); }
+  bool sample_due() const { return inputs_.tokenizer && options_.sample && at(config_.eval.sample_every); }
   void validate_now();
   void sample_now();
   void catch_up();
@@ -84,9 +85,7 @@ class Run {
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   Config config_;
   RunOptions options_;
-  data::TokenData train_data_;  // data before the folder: a mistake in the paths leaves nothing behind
-  std::optional<data::TokenData> val_data_;
-  std::optional<data::Tokenizer> tokenizer_;
+  Inputs inputs_;  // before the folder: a mistake in the paths leaves nothing behind
   std::string dir_;
   RunLock lock_;
   StopSignals signals_;
@@ -114,33 +113,10 @@ std::string prepared_dir(const Config& config, const RunOptions& options) {
   return dir;
 }
 
-std::optional<data::TokenData> open_val(const Config& config) {
-  if (config.data.val.empty()) return std::nullopt;
-  return data::TokenData(config.data.val, config.data.sequence_length, config.model.vocab_size, config.data.headerless);
-}
-
-std::optional<data::Tokenizer> open_tokenizer(const Config& config, const data::TokenData& data) {
-  if (config.data.tokenizer.empty()) return std::nullopt;
-  data::Tokenizer tokenizer = data::Tokenizer::open(config.data.tokenizer);
-  if (tokenizer.vocab_size() > config.model.vocab_size) {
-    fail_usage("model.vocab_size is {}, but the tokenizer {} has {} tokens: set model.vocab_size to at least that",
-               config.model.vocab_size, config.data.tokenizer, tokenizer.vocab_size());
-  }
-  if (data.tokenizer_hash() && data.tokenizer_hash() != tokenizer.hash()) {
-    fail_usage(
-        "data.tokenizer {} is not the one the shards were made with ({}): point data.tokenizer at that model, or "
-        "tokenize the text again",
-        config.data.tokenizer, data.shards().front().path());
-  }
-  return tokenizer;
-}
-
 Run::Run(const Config& config, const RunOptions& options)
     : config_(config),
       options_(options),
-      train_data_(config.data.train, config.data.sequence_length, config.model.vocab_size, config.data.headerless),
-      val_data_(open_val(config)),
-      tokenizer_(open_tokenizer(config, train_data_)),
+      inputs_(config),
       dir_(prepared_dir(config, options)),
       lock_(dir_),
       log_(log_options(config, options)),
@@ -148,7 +124,7 @@ Run::Run(const Config& config, const RunOptions& options)
       plan_(plan_memory(config)),
       gpt_(reserved(), config.model, config.data.sequence_length, Params::With::training, compute_type(config)),
       batch_(dev_, config),
-      loader_(train_data_, static_cast<std::uint64_t>(config.data.seed), config.train.micro_batch),
+      loader_(inputs_.train, static_cast<std::uint64_t>(config.data.seed), config.train.micro_batch),
       losses_(config.train.outlier_window),
       norms_(config.train.outlier_window) {
   restore();
@@ -165,15 +141,14 @@ void Run::restore() {
   std::vector<std::string> warnings;
   const CheckpointFile newest = checkpoint_to_go_on_from(dir_, dev_.threads, warnings);
   for (const std::string& w : warnings) log_.warn(w);
+  for (const std::string& w : inputs_.warnings) log_.warn(w);
+  const DataIdentity data = inputs_.identity();
   if (newest.path.empty()) {
     gpt_.params().initialise(dev_, static_cast<std::uint64_t>(config_.train.seed), config_.model.init_std,
                              config_.model.num_layers);
-    state_.data_fingerprint = train_data_.fingerprint();
   } else {
     state_ = load_state(newest);
-    for (const std::string& w : check_resume(config_, state_, train_data_.fingerprint(), newest.path, options_))
-      log_.warn(w);
-    state_.data_fingerprint = train_data_.fingerprint();
+    for (const std::string& w : check_resume(config_, state_, data, newest.path, options_)) log_.warn(w);
     load_tensors(model_file(newest), gpt_.params().weights(), dev_.threads);
     load_tensors(optimizer_file(newest), gpt_.params().moments(), dev_.threads);
     gpt_.params().refresh_copies(dev_);
@@ -182,13 +157,26 @@ void Run::restore() {
     resumed_from_ = saved_step_ = state_.step;
   }
   state_.config = to_json(config_);
+  state_.data_fingerprint = data.fingerprint;
+  state_.tokenizer_hash = data.tokenizer_hash;
+  keep_tokenizer();
+}
+
+// `nsa generate` reads the copy: the original may move, or be trained anew. A run does not end for want of it.
+void Run::keep_tokenizer() {
+  if (!inputs_.tokenizer) return;
+  try {
+    nsa::keep_tokenizer(dir_, *inputs_.tokenizer);
+  } catch (const Error& error) {
+    log_.warn(fmt::format("no copy of the tokenizer in the run's folder: {}", error.what()));
+  }
 }
 
 void Run::say_start() {
   StartTables tables;
-  tables.config = config_rows(config_);
-  tables.data = {data_row("train", train_data_)};
-  if (val_data_) tables.data.push_back(data_row("val", *val_data_));
+  tables.config = config_rows(config_, inputs_.padding_rows(config_));
+  tables.data = {data_row("train", inputs_.train)};
+  if (inputs_.val) tables.data.push_back(data_row("val", *inputs_.val));
   tables.parameters = parameter_rows(gpt_.params());
   tables.memory = memory_rows(plan_);
   log_.tables(tables);
@@ -202,8 +190,8 @@ void Run::say_start() {
   record.flops_per_token = flops_per_token(config_.model, config_.data.sequence_length).training();
   record.peak_gflops = measure_fma_gflops(dev_.threads);
   record.memory_bytes = static_cast<std::int64_t>(plan_.bytes());
-  record.tokenizer_hash = tokenizer_ ? tokenizer_->hash() : train_data_.tokenizer_hash();
-  record.bytes_per_token = train_data_.bytes_per_token();
+  record.tokenizer_hash = inputs_.tokenizer ? inputs_.tokenizer->hash() : inputs_.train.tokenizer_hash();
+  record.bytes_per_token = inputs_.train.bytes_per_token();
   record.resumed_from = resumed_from_;
   log_.start(record);
   log_.info(fmt::format("ready after {:.0f} ms ({} {:.0f} ms)", seconds_since(started_) * 1e3,
@@ -277,14 +265,16 @@ void Run::validate_now() {
   ValRecord record;
   record.step = state_.step;
   record.tokens = state_.tokens;
-  record.loss = validate(dev_, gpt_, *val_data_, config_.eval.batches, batch_);
-  const double bytes = val_data_->bytes_per_token();
-  if (bytes > 0) record.bits_per_byte = record.loss / std::log(2.0) / bytes;
+  const Validation v = validate(dev_, gpt_, *inputs_.val, config_.eval.batches, batch_, inputs_.token_bytes);
+  record.loss = v.loss;
+  record.bits_per_byte = bits_per_byte(v);
   record.seconds = seconds_since(start);
   log_.val(record);
 }
 
-void Run::sample_now() { log_.sample(state_.step, options_.sample(dev_, gpt_, *tokenizer_, config_, state_.step)); }
+void Run::sample_now() {
+  log_.sample(state_.step, options_.sample(dev_, gpt_, *inputs_.tokenizer, config_, state_.step));
+}
 
 // A process killed between a checkpoint and the validation that follows it leaves a step without its record.
 void Run::catch_up() {
@@ -321,8 +311,9 @@ Exit Run::go() {
       end_with(error);
     }
     if (diverged()) {
-      throw Error(fmt::format("{} steps in a row had a non-finite loss or gradient norm; stopped at step {}, {}: a "
-                              "lower train.optimizer.lr or a longer warm-up is the usual cure",
+      throw Error(fmt::format("{} steps in a row were skipped (non-finite loss or gradient norm, or an outlier above "
+                              "train.skip_outlier_z); stopped at step {}, {}: a lower train.optimizer.lr or a longer "
+                              "warm-up is the usual cure",
                               state_.skipped_in_row, state_.step, save_at_end().said),
                   Exit::non_finite);
     }
@@ -349,6 +340,12 @@ bool run_finished(const Config& config) {
   const std::string dir = run_dir(config), metrics = dir + "/metrics.jsonl";
   if (!fs::exists(metrics) || find_checkpoint(dir, ignored, 1, Depth::sizes).step < config.total_steps()) return false;
   return config.data.val.empty() || !config.eval.every || has_record(read_file(metrics), "val", config.total_steps());
+}
+
+bool run_diverged(const Config& config) {
+  std::vector<std::string> ignored;
+  const CheckpointFile newest = find_checkpoint(run_dir(config), ignored, 1, Depth::sizes);
+  return !newest.path.empty() && load_state(newest).skipped_in_row >= config.train.max_skipped;
 }
 
 Exit train(const Config& config, const RunOptions& options) { return Run(config, options).go(); }

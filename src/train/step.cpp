@@ -87,16 +87,16 @@ StepResult train_step(Device& dev, Gpt& gpt, data::Loader& loader, const Config&
   r.z_loss = losses.z(r.loss);
   r.z_norm = norms.z(r.grad_norm);
   r.skipped = reason_to_skip(r, train.skip_outlier_z);
+  losses.observe(r.loss);  // an outlier too: otherwise a loss that stays higher is an outlier for ever
+  norms.observe(r.grad_norm);
   if (r.skipped.empty()) {
-    losses.observe(r.loss);
-    norms.observe(r.grad_norm);
     ++state.optimizer_steps;
     state.skipped_in_row = 0;
     adamw_step(dev, gpt.params(), train.optimizer, r.lr, state.optimizer_steps,
                clip_factor(r.grad_norm, train.grad_clip));
   } else {
     ++state.skipped;
-    if (r.skipped == "non-finite") ++state.skipped_in_row;
+    ++state.skipped_in_row;
   }
   ++state.step;
   state.tokens += train.batch_tokens;
@@ -105,12 +105,13 @@ StepResult train_step(Device& dev, Gpt& gpt, data::Loader& loader, const Config&
   return r;
 }
 
-double validate(Device& dev, const Gpt& gpt, const data::TokenData& data, std::int64_t micro_batches,
-                const BatchBuffers& batch) {
+Validation validate(Device& dev, const Gpt& gpt, const data::TokenData& data, std::int64_t micro_batches,
+                    const BatchBuffers& batch, const std::vector<std::int32_t>& token_bytes) {
   const std::int64_t B = batch.tokens.dim(0), T = batch.tokens.dim(1);
   const std::int64_t sequences = micro_batches ? std::min(data.sequences(), micro_batches * B) : data.sequences();
   std::vector<std::int32_t> window(static_cast<std::size_t>(T) + 1), tokens, targets;
-  double total = 0;
+  Validation v;
+  v.tokens = sequences * T;
   for (std::int64_t first = 0; first < sequences; first += B) {
     const BatchBuffers part = batch.first(std::min(B, sequences - first));
     tokens.clear(), targets.clear();
@@ -118,14 +119,25 @@ double validate(Device& dev, const Gpt& gpt, const data::TokenData& data, std::i
       data.read(first + b, window.data());
       tokens.insert(tokens.end(), window.begin(), window.end() - 1);
       targets.insert(targets.end(), window.begin() + 1, window.end());
+      if (token_bytes.empty()) continue;
+      for (std::int64_t t = 1; t <= T; ++t)
+        v.bytes += token_bytes[static_cast<std::size_t>(window[static_cast<std::size_t>(t)])];
     }
     upload(part.tokens, tokens.data());
     upload(part.targets, targets.data());
     gpt.evaluate(dev, part.losses, part.tokens, part.targets);
     op::sum(dev, loss_sum(part), part.losses, Write::overwrite);
-    total += static_cast<double>(downloaded<float>(loss_sum(part))[0]);
+    v.loss += static_cast<double>(downloaded<float>(loss_sum(part))[0]);
   }
-  return total / static_cast<double>(sequences * T);
+  v.loss /= static_cast<double>(v.tokens);
+  if (token_bytes.empty() && sequences == data.sequences())
+    v.bytes = std::llround(data.bytes_per_token() * static_cast<double>(v.tokens));
+  return v;
+}
+
+std::optional<double> bits_per_byte(const Validation& v) {
+  if (v.bytes <= 0) return {};
+  return v.loss * static_cast<double>(v.tokens) / std::log(2.0) / static_cast<double>(v.bytes);
 }
 
 }  // namespace nsa

@@ -68,6 +68,34 @@ TEST_CASE(
   CHECK(std::filesystem::exists(place.dir / "killed/report.html"));
 }
 
+TEST_CASE("a run that diverges is a result of the comparison: the others are trained, and it is not tried for ever",
+          "[process]") {
+  const Workplace place(30);
+  // one step that is worse than the two before it is one too many
+  const std::string wild = place.dir / "wild.json";
+  std::string text = read_file(place.config);
+  const std::string was = "\"micro_batch\": 2";
+  text.replace(text.find(was), was.size(),
+               was + ", \"skip_outlier_z\": 1e-9, \"outlier_window\": 2, \"max_skipped\": 1");
+  write_text(wild, text);
+  const std::string command =
+      "compare " + wild + " " + place.full + " --seeds 1,2 --allow-differences --out " + place.dir.path() + "/cmp";
+  const Ran ran = run_tool("nsa", command);
+  INFO(ran.output);
+  CHECK(ran.status == 0);
+  CHECK(contains(ran.output, "diverged"));
+  CHECK(contains(ran.output, "wild_seed1, wild_seed2"));
+  for (const char* run : {"tiny_full_seed1", "tiny_full_seed2"})
+    CHECK(results_in(metrics_of(place, "cmp", run)).size() >= 30);
+  CHECK(std::filesystem::exists(place.dir / "cmp/report.html"));
+
+  const Ran again = run_tool("nsa", command);
+  CHECK(again.status == 0);
+  CHECK(contains(again.output, "wild_seed1, wild_seed2"));
+  for (const char* run : {"wild_seed1", "wild_seed2", "tiny_full_seed1", "tiny_full_seed2"})
+    CHECK(launches(metrics_of(place, "cmp", run)) == 1);
+}
+
 TEST_CASE("configs that differ in more than attention are refused with the difference named, or marked", "[process]") {
   const Workplace place(3);
   place.write_config(place.dir / "longer.json", 4, "full", 0);

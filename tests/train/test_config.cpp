@@ -1,5 +1,9 @@
+#include <cctype>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <sstream>
 
 #include "catch.h"
 #include "core/file.h"
@@ -71,6 +75,10 @@ TEST_CASE("config: sizes that do not fit together") {
   CHECK(error({"model.attention.type=full", "model.attention.select_count=2", "model.attention.compress_stride=12"}) ==
         "");
   CHECK(error({"model.attention.select_count=3"}) == "");
+  CHECK(contains(error({"model.attention.compressor=mean", "model.attention.compress_hidden=8"}),
+                 "compress_hidden = 8 is the hidden size of the \"mlp\" compressor, but compressor is \"mean\""));
+  CHECK(error({"model.attention.type=full", "model.attention.compressor=mean", "model.attention.compress_hidden=8"}) ==
+        "");
   CHECK(error({"model.attention.compress_stride=32"}) == "");
 }
 
@@ -114,6 +122,21 @@ TEST_CASE("config: a config made in code is checked as well") {
   CHECK(contains(error_of([&] { check(c); }), "train.batch_tokens"));
 }
 
+TEST_CASE("config: ~ at the start of a path is the home folder, or refused") {
+  const std::string before = std::getenv("HOME") ? std::getenv("HOME") : "";
+  setenv("HOME", "/home/me", 1);
+  const Config c = small({"data.train=~/a*.bin,b~.bin", "data.val=~/v", "data.tokenizer=~/t.model", "log.dir=~"});
+  CHECK(c.data.train == std::vector<std::string>{"/home/me/a*.bin", "b~.bin"});
+  CHECK(c.data.val[0] == "/home/me/v");
+  CHECK(c.data.tokenizer == "/home/me/t.model");
+  CHECK(c.log.dir == "/home/me");
+  CHECK(small({"log.dir=~nobody-of-this-name/x"}).log.dir == "~nobody-of-this-name/x");
+  unsetenv("HOME");
+  CHECK(contains(error({"log.dir=~/runs"}), "~/runs: ~ is the home folder, but HOME is not set"));
+  CHECK(error({"log.dir=runs"}) == "");
+  if (!before.empty()) setenv("HOME", before.c_str(), 1);
+}
+
 TEST_CASE("config: from a file; the run is named after it") {
   TempDir dir;
   const std::string path = dir.path() + "/small.v2.json";
@@ -142,6 +165,68 @@ TEST_CASE("config: reference and schema name every field") {
     CHECK(schema.contains(nlohmann::json::json_pointer(pointer)));
   }
   CHECK(schema["required"] == nlohmann::json({"model", "data", "train"}));
+}
+
+namespace {
+
+// The program's text without comments, without field lists, and without what only shows a config; `derived`: the lines
+// of config structs that return something made of their own fields.
+struct Code {
+  std::string text, derived;
+
+  Code() {
+    for (const char* root : {"/src", "/include"}) {
+      for (const auto& entry : std::filesystem::recursive_directory_iterator(kSourceDir + std::string(root))) {
+        const std::string path = entry.path().string(), file = entry.path().filename().string();
+        if (entry.is_regular_file() && !contains(path, "core/fields") && file != "plan.cpp" && file != "config.cpp")
+          add(read_file(path), file == "config.h");
+      }
+    }
+  }
+  void add(std::string file, bool is_config) {
+    for (std::size_t at; (at = file.find("void fields(FieldList& v) {")) != std::string::npos;)
+      file.erase(at, file.find("\n  }\n", at) - at);
+    std::istringstream lines(file);
+    for (std::string line; std::getline(lines, line);) {
+      line = line.substr(0, line.find("//"));
+      text += line + "\n";
+      if (is_config && contains(line, "return ")) derived += line + "\n";
+    }
+  }
+  static bool has_word(const std::string& code, const std::string& word) {
+    const auto is_name = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+    for (std::size_t at = 0; (at = code.find(word, at)) != std::string::npos; ++at) {
+      const bool begins = at == 0 || word[0] == '.' || !is_name(code[at - 1]);
+      if (begins && !is_name(code[at + word.size()])) return true;
+    }
+    return false;
+  }
+};
+
+}  // namespace
+
+// A field that nothing reads is an option that is accepted and ignored.
+TEST_CASE("config: every field is read by code that acts on it") {
+  const Code code;
+  Config c;
+  const FieldList list = fields_of(c);
+  const auto last = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
+  std::multiset<std::string> names;
+  for (const FieldRef& f : list.fields) names.insert(last(f.path));
+  for (const auto& section : list.sections) names.insert(last(section.path));
+  const std::set<std::string> common{"tokens", "steps", "name", "dir", "window", "val", "batches"};  // of others too
+  for (const FieldRef& f : list.fields) {
+    const std::size_t dot = f.path.rfind('.');
+    const std::string name = last(f.path), section = dot == std::string::npos ? "config" : last(f.path.substr(0, dot));
+    // A name that stands for one thing only may be read from a part of the config: optimizer.lr as o.lr.
+    const bool alone = names.count(name) == 1;
+    const bool read = Code::has_word(code.text, section + "." + name) ||
+                      Code::has_word(code.text, section + "_." + name) ||
+                      (alone && !common.count(name) && Code::has_word(code.text, "." + name)) ||
+                      (alone && Code::has_word(code.derived, name));
+    INFO(f.path);
+    CHECK(read);
+  }
 }
 
 TEST_CASE("config: every file under configs/ is valid") {
