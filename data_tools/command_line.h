@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/paths.h"
 #include "core/check.h"
 #include "core/program.h"
 #include "core/text.h"
@@ -42,7 +43,8 @@ struct CorpusArguments {
   void add_to(CLI::App& app) {
     app.add_option("inputs", inputs,
                    "files, folders and globs of text: plain or JSONL, also gzip and zstd; recognised by content")
-        ->required();
+        ->required()
+        ->transform(cli::home_path());
     app.add_option("--format", options.format, "what to take the inputs for; auto: what their content looks like")
         ->transform(CLI::CheckedTransformer(std::map<std::string, TextFormat>{
             {"auto", TextFormat::automatic}, {"text", TextFormat::text}, {"jsonl", TextFormat::jsonl}}))

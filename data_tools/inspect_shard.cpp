@@ -186,9 +186,10 @@ int main(int argc, char** argv) {
   CLI::App app(
       "A look into token shards (llm.c uint16 and uint32, headerless uint16 and uint32, BIN.TOK); exit 1 when one is "
       "bad");
-  app.add_option("shards", options.shards, "shards or globs of shards")->required();
+  app.add_option("shards", options.shards, "shards or globs of shards")->required()->transform(nsa::cli::home_path());
   app.add_option("--tokenizer", options.tokenizer,
-                 "\"bytes\" or a model, to show text; default: the side-car's, if it is at hand");
+                 "\"bytes\" or a model, to show text; default: the side-car's, if it is at hand")
+      ->transform(nsa::cli::home_path());
   app.add_option(
          "--headerless", options.headerless,
          "what a shard without a header is; auto: uint16 if it looks like tokens of the vocabulary, else refused")

@@ -273,8 +273,11 @@ int main(int argc, char** argv) {
       ".json");
   options.corpus.add_to(app);
   app.add_option("--tokenizer", options.tokenizer, "\"bytes\", or a sentencepiece model made by train_tokenizer")
-      ->required();
-  app.add_option("--out", options.out, "PREFIX of the shards; its folder is made if need be")->required();
+      ->required()
+      ->transform(nsa::cli::home_path());
+  app.add_option("--out", options.out, "PREFIX of the shards; its folder is made if need be")
+      ->required()
+      ->transform(nsa::cli::home_path());
   app.add_option("--val-fraction", options.val_fraction, "share of the documents that goes to validation")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();

@@ -270,7 +270,7 @@ int main(int argc, char** argv) {
   nsa::data::Options options;
   CLI::App app("Trains a tokenizer (sentencepiece BPE with byte fallback, lossless) on text");
   options.corpus.add_to(app);
-  app.add_option("--out", options.out, "the .model file to write")->required();
+  app.add_option("--out", options.out, "the .model file to write")->required()->transform(nsa::cli::home_path());
   app.add_option("--vocab-size", options.vocab_size, "pieces, of which 258 are bytes and marks")
       ->check(CLI::Range(260, 1 << 24))
       ->capture_default_str();

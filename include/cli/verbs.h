@@ -3,8 +3,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/paths.h"
 #include "core/check.h"
-#include "core/file.h"
 
 /// X(function, what its stdout holds, what `nsa --help` says). A verb's spelling is its function's name.
 #define NSA_VERBS(X)                                                                                 \
@@ -28,16 +28,5 @@ enum class Stdout { results, progress };
 #define NSA_VERB_DECLARE(function, holds, help) Exit function(CLI::App& app, int argc, char** argv);
 NSA_VERBS(NSA_VERB_DECLARE)
 #undef NSA_VERB_DECLARE
-
-/// For every option that holds a path, ->transform(home_path()): ~ at its start is the home folder (--out=~/x reaches
-/// us as it is written).
-inline CLI::Validator home_path() {
-  return CLI::Validator(
-      [](std::string& path) {
-        path = expand_home(path);
-        return std::string();
-      },
-      "");
-}
 
 }  // namespace nsa::cli

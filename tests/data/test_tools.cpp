@@ -1,4 +1,6 @@
 // The data tools as a user meets them: command lines, exit codes, files.
+#include <filesystem>
+
 #include "core/file.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
@@ -208,6 +210,20 @@ TEST_CASE("tokenize: wrong command lines and places", "[tools]") {
                      }),
                      "No space left"));
   }
+}
+
+TEST_CASE("data tools: ~ at the start of a path is the home folder", "[tools]") {
+  const TempDir dir;
+  make_folders(dir / "home");
+  write_text(dir / "home/text.txt", "some text");
+  const std::string home = "HOME=" + dir / "home" + " ";
+  const auto tokenized =
+      run_tool("tokenize", "--tokenizer bytes --val-fraction 0 '--out=~/shards/a' '~/text.txt'", home);
+  const auto inspected = run_tool("inspect_shard", "'~/shards/a_*.bin'", home);
+  INFO(tokenized.output << inspected.output);
+  CHECK(tokenized.status == 0);
+  CHECK(inspected.status == 0);
+  CHECK(std::filesystem::exists(dir / "home/shards/a_train_000000.bin"));
 }
 
 TEST_CASE("tokenize: an interrupted run leaves nothing", "[tools]") {
