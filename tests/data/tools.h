@@ -22,6 +22,13 @@ struct Ran {
   std::string output;  // stdout and stderr together
 };
 
+/// The sanitizer reserves terabytes of addresses: `ulimit -v` cannot be used with it.
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr bool kCanLimitMemory = false;
+#else
+inline constexpr bool kCanLimitMemory = true;
+#endif
+
 /// `arguments` go through the shell, after `before`.
 inline Ran run_tool(const std::string& tool, const std::string& arguments, const std::string& before = "") {
   const std::string command = before + std::string(kBinaryDir) + "/" + tool + " " + arguments + " 2>&1 </dev/null";
