@@ -76,7 +76,7 @@ struct ModelConfig {
   bool tie_embeddings = false;
   double norm_eps = 1e-5;
   double rope_theta = 10000.0;
-  double init_std = 0.02;
+  double init_std = 0;
   AttentionConfig attention;
 
   void fields(FieldList& v) {
@@ -88,7 +88,9 @@ struct ModelConfig {
     v.field("norm_eps", norm_eps, "epsilon of every RMSNorm", Range{0, 1});
     v.field("rope_theta", rope_theta, "base of the rotary frequencies", Range{1, 1e12});
     v.field("init_std", init_std,
-            "standard deviation of initial weights; o_proj and down_proj use init_std / sqrt(2 L)", Range{0, 10});
+            "standard deviation of initial weights, divided by sqrt(2 L) for o_proj and down_proj; 0: by fan-in, "
+            "1 / sqrt(columns) for each matrix, whatever the width",
+            Range{0, 10});
     v.section("attention", attention, "the attention layer");
   }
 };

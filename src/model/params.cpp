@@ -17,16 +17,35 @@ static_assert(kAlign == kAdamWRange * sizeof(float));
 // Elements a tensor takes in a slab.
 std::int64_t padded(const Shape& shape) { return (shape.numel() + kAdamWRange - 1) / kAdamWRange * kAdamWRange; }
 
+double initial_std(const Param& p, double init_std, std::int64_t num_layers) {
+  const auto fan_in = static_cast<double>(p.shape[p.shape.rank() - 1]);
+  const double std = init_std > 0 ? init_std : p.gain / std::sqrt(fan_in);
+  return p.init == Init::residual ? std / std::sqrt(2.0 * static_cast<double>(num_layers)) : std;
+}
+
+void centre_rows(const Tensor& t) {
+  std::vector<float> x = downloaded<float>(t);
+  const auto n = static_cast<std::size_t>(t.dim(t.shape.rank() - 1));
+  for (std::size_t row = 0; row < x.size(); row += n) {
+    double sum = 0;
+    for (std::size_t i = 0; i < n; ++i) sum += static_cast<double>(x[row + i]);
+    const auto mean = static_cast<float>(sum / static_cast<double>(n));
+    for (std::size_t i = 0; i < n; ++i) x[row + i] -= mean;
+  }
+  upload(t, x.data());
+}
+
 // Elements [begin, end) of a slab as a tensor.
 Tensor part(const Tensor& slab, std::int64_t begin, std::int64_t end) { return slab.rows(begin, end); }
 
 }  // namespace
 
-Param& Params::declare(const std::string& name, const Shape& shape, Init init) {
+Param& Params::declare(const std::string& name, const Shape& shape, Init init, double gain) {
   Param p;
   p.name = name;
   p.shape = shape;
   p.init = init;
+  p.gain = gain;
   list_.push_back(std::move(p));
   return list_.back();
 }
@@ -94,8 +113,7 @@ void Params::initialise(Device& dev, std::uint64_t seed, double init_std, std::i
       op::fill(dev, p.master, p.init == Init::ones ? 1.0f : 0.0f);
       continue;
     }
-    const double std =
-        p.init == Init::residual ? init_std / std::sqrt(2.0 * static_cast<double>(num_layers)) : init_std;
+    const double std = initial_std(p, init_std, num_layers);
     const Rng rng(seed, "init " + p.name);
     std::vector<std::vector<float>> pieces(static_cast<std::size_t>(std::max(1, dev.threads)));
     parallel_ranges(dev.threads, p.shape.numel(), kPiece, [&](std::int64_t begin, std::int64_t end, int thread) {
@@ -106,6 +124,7 @@ void Params::initialise(Device& dev, std::uint64_t seed, double init_std, std::i
       upload_part(p.master, static_cast<std::size_t>(begin) * size, piece.data(),
                   static_cast<std::size_t>(end - begin) * size);
     });
+    if (p.init == Init::centred && init_std == 0) centre_rows(p.master);
   }
   for (const Tensor* moments : {&slabs_.m, &slabs_.v})
     if (*moments) op::fill(dev, *moments, 0.0f);
