@@ -4,8 +4,9 @@
 // bf16 without bf16 instructions: the pieces of A and B that a tile needs are widened into the thread's scratch, in
 // stretches of K, multiplied as f32, and a bf16 tile of C is summed in f32 there and rounded when it is complete.
 //
-// Measured on a core with AVX2 (Zen 3, peak 104 GFLOP/s, oneDNN 2.6) without neighbours, share of the peak: tiles 75-88
-// %.
+// Measured with oneDNN 2.6, share of the peak: tiles 75-88 % on a core with AVX2 (Zen 3, 104 GFLOP/s) without
+// neighbours; 73-77 % on two with AVX-512 (Zen 4, 236 GFLOP/s), where largest tiles of 256 to 1024 differ by less than
+// the noise (docs/measurements/2026-11-28-avx512.md).
 #include "ops/cpu/onednn_gemm.h"
 
 #include <omp.h>
