@@ -65,9 +65,10 @@ std::string first_folder(const std::string& path) { return path.substr(0, path.f
 const std::map<std::string, std::set<std::string>>& allowed() {
   static const std::map<std::string, std::set<std::string>> kAllowed{
       {"core", {}},
+      {"cuda", {"core"}},  // the wrappers that kernels are written with
       {"data", {"core"}},
-      {"ops", {"core"}},
-      {"nsa", {"core", "ops"}},  // the NSA kernels use the row and tile helpers of the ops
+      {"ops", {"core", "cuda"}},
+      {"nsa", {"core", "ops", "cuda"}},  // the NSA kernels use the row and tile helpers of the ops
       {"model", {"core", "data", "ops", "nsa"}},
       {"train", {"core", "data", "ops", "nsa", "model"}},
       {"eval", {"core", "data", "ops", "nsa", "model", "train"}},  // verify repeats the training steps of a golden file
@@ -182,6 +183,62 @@ TEST_CASE("CUDA headers only in CUDA files") {
       INFO(file << " includes " << include);
       CHECK_FALSE(std::regex_search(include, kCuda));
     }
+  }
+}
+
+namespace {
+
+/// What the emulator could not run, or a kernel must not do: each is refused outside of include/cuda.
+struct Refused {
+  const char* pattern;
+  const char* instead;
+};
+const Refused kRefused[] = {
+    {R"(\basm\b)", "PTX: a wrapper of include/cuda"},
+    {R"(<<<|cudaLaunchKernel)", "launch() of cuda/launch.cuh"},
+    {R"(__shared__)", "SharedMemory or NSA_SHARED of cuda/shared.cuh"},
+    {R"(__CUDA_ARCH__|__CUDACC__)", "NSA_SM90 of cuda/runtime.cuh"},
+    {R"(cooperative_groups|\bcub\b|cuda::(std|barrier|pipeline|atomic)|#include <(cub|cuda|cute|thrust)/)", "own code"},
+    {R"(\b__(shfl|shfl_up|shfl_down|shfl_xor|any|all|ballot)\()", "the _sync form, with a mask"},
+    {R"(__activemask)", "a mask that is known"},
+    {R"(\bextern\s+"C")", "an ordinary function"},
+    {R"(__(device|constant)__\s+(unsigned|int|float|bool|std::|static)[^()]*;)", "a kernel's argument"},
+    {R"(\bvolatile\b)", "load_acquire of cuda/atomic.cuh"},
+    {R"(\b(printf|malloc|free)\()", "nothing of the kind in a kernel"},
+};
+
+std::string refused(const std::string& line) {
+  if (std::regex_search(line, std::regex(R"(^\s*//)"))) return "";
+  for (const Refused& r : kRefused)
+    if (std::regex_search(line, std::regex(r.pattern))) return r.instead;
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("PTX, launches and CUDA's own shared memory only in the wrappers") {
+  std::size_t seen = 0;
+  for (const std::string& file : code_under({"include", "src", "tests"})) {
+    const std::string ending = fs::path(file).extension().string();
+    if ((ending != ".cu" && ending != ".cuh") || lies_in(file, "include/cuda") || lies_in(file, "src/cuda")) continue;
+    for (const std::string& line : lines_of(file)) {
+      INFO(file << ": " << line << "\nuse instead: " << refused(line));
+      CHECK(refused(line).empty());
+    }
+    ++seen;
+  }
+  CHECK(seen > 5);
+  // The patterns themselves.
+  for (const char* line : {"  asm volatile(\"bar.sync 0;\");", "kernel<<<1, 32>>>(x);", "extern __shared__ float s[];",
+                           "#if __CUDA_ARCH__ >= 900", "cub::BlockReduce<float, 32> r;", "x = __shfl_xor(x, 1);",
+                           "auto m = __activemask();", "__device__ int counter;", "volatile int* flag;",
+                           "extern \"C\" __global__ void f();"}) {
+    INFO(line);
+    CHECK_FALSE(refused(line).empty());
+  }
+  for (const char* line : {"x += __shfl_xor_sync(~0u, x, 1);", "// asm is refused", "__device__ int next(int i);"}) {
+    INFO(line);
+    CHECK(refused(line).empty());
   }
 }
 
