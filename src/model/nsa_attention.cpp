@@ -26,17 +26,26 @@ double before_compression(const AttentionConfig& a) {
   return a.compressor == Compressor::mean && !a.shared_kv ? std::sqrt(static_cast<double>(a.compress_block)) : 1.0;
 }
 
+// By fan-in, positions are as large as the keys they are added to, and w1 takes both to rms 1: half of a compressed key
+// is the same in every block, and through RoPE a query can tell from it how far away the block is before it has learnt
+// what is in the block. (In values it would be a constant in the output; there positions start small.)
+struct CompressorGains {
+  double pos, w1;
+};
+CompressorGains key_gains(std::int64_t Dk) { return {std::sqrt(static_cast<double>(Dk)), std::sqrt(0.5)}; }
+constexpr CompressorGains kValueGains{1, 1};
+
 NsaAttention::CompressorParams declare_compressor(Params& params, const std::string& prefix, const AttentionConfig& a,
-                                                  std::int64_t D, std::int64_t hidden) {
+                                                  std::int64_t D, std::int64_t hidden, const CompressorGains& gains) {
   NsaAttention::CompressorParams c;
   if (a.compressor == Compressor::mean) return c;
   const std::int64_t Hkv = a.num_kv_heads, l = a.compress_block;
-  c.pos = &params.declare(prefix + ".pos", {Hkv, l, D});
+  c.pos = &params.declare(prefix + ".pos", {Hkv, l, D}, Init::normal, gains.pos);
   if (a.compressor == Compressor::linear) {
-    c.w1 = &params.declare(prefix + ".w1", {Hkv, D, l * D});
+    c.w1 = &params.declare(prefix + ".w1", {Hkv, D, l * D}, Init::normal, gains.w1);
     return c;
   }
-  c.w1 = &params.declare(prefix + ".w1", {Hkv, hidden, l * D});
+  c.w1 = &params.declare(prefix + ".w1", {Hkv, hidden, l * D}, Init::normal, gains.w1);
   c.b1 = &params.declare(prefix + ".b1", {Hkv, hidden}, Init::zeros);
   c.w2 = &params.declare(prefix + ".w2", {Hkv, D, hidden}, Init::centred, kAfterSilu);
   c.b2 = &params.declare(prefix + ".b2", {Hkv, D}, Init::zeros);
@@ -75,8 +84,8 @@ NsaAttention NsaAttention::declare(Params& params, const std::string& prefix, co
   };
   layer.k_proj = branches("k_proj", Dk);
   layer.v_proj = branches("v_proj", Dv);
-  layer.compress_k = declare_compressor(params, prefix + "compress_k", a, Dk, a.hidden_k());
-  layer.compress_v = declare_compressor(params, prefix + "compress_v", a, Dv, a.hidden_v());
+  layer.compress_k = declare_compressor(params, prefix + "compress_k", a, Dk, a.hidden_k(), key_gains(Dk));
+  layer.compress_v = declare_compressor(params, prefix + "compress_v", a, Dv, a.hidden_v(), kValueGains);
   if (a.qk_norm) {
     const auto norm = [&](const char* name) {
       return HeadNorm{
