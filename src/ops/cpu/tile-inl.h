@@ -109,54 +109,86 @@ struct AddSink : EachVector<AddSink> {
   }
 };
 
-template <int MR, int NV, class Sink>
-HWY_INLINE void tile_block(std::int64_t K, const float* HWY_RESTRICT a, std::int64_t a_row, std::int64_t a_col,
-                           const float* HWY_RESTRICT b, std::int64_t ldb, const Sink& sink, std::int64_t i0,
-                           std::int64_t j0) {
+/// The operands of an f32 product, as tile_gemm has them; sums(acc, i, j) makes those of a register block.
+struct FloatOperands {
+  std::int64_t K;
+  const float* a;
+  std::int64_t a_row, a_col;
+  const float* b;
+  std::int64_t ldb;
+
+  template <int MR, int NV>
+  HWY_INLINE void sums(TileVec (&acc)[MR][NV], std::int64_t i0, std::int64_t j0) const {
+    const TileTag d;
+    const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+    const float *HWY_RESTRICT a_i = a + i0 * a_row, *HWY_RESTRICT b_j = b + j0;
+    HWY_UNROLL(2) for (std::int64_t k = 0; k < K; ++k) {
+      TileVec bv[NV];
+      HWY_UNROLL(8) for (int j = 0; j < NV; ++j) bv[j] = hn::LoadU(d, b_j + k * ldb + j * lanes);
+      HWY_UNROLL(8) for (int i = 0; i < MR; ++i) {
+        const TileVec av = hn::Set(d, a_i[i * a_row + k * a_col]);
+        HWY_UNROLL(8) for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(av, bv[j], acc[i][j]);
+      }
+    }
+  }
+};
+
+template <int MR, int NV, class Operands, class Sink>
+HWY_INLINE void tile_block(const Operands& x, const Sink& sink, std::int64_t i0, std::int64_t j0) {
   const TileTag d;
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   TileVec acc[MR][NV];
   HWY_UNROLL(8) for (int i = 0; i < MR; ++i) HWY_UNROLL(8) for (int j = 0; j < NV; ++j) acc[i][j] = hn::Zero(d);
   sink.template begin<MR, NV>(i0, j0);
-  HWY_UNROLL(2) for (std::int64_t k = 0; k < K; ++k) {
-    TileVec bv[NV];
-    HWY_UNROLL(8) for (int j = 0; j < NV; ++j) bv[j] = hn::LoadU(d, b + k * ldb + j * lanes);
-    HWY_UNROLL(8) for (int i = 0; i < MR; ++i) {
-      const TileVec av = hn::Set(d, a[i * a_row + k * a_col]);
-      HWY_UNROLL(8) for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(av, bv[j], acc[i][j]);
-    }
-  }
+  x.template sums<MR, NV>(acc, i0, j0);
   sink.finish(acc, i0, j0);
 }
 
-template <int NV, class Sink>
-HWY_INLINE void tile_columns(std::int64_t M, std::int64_t K, const float* a, std::int64_t a_row, std::int64_t a_col,
-                             const float* b, std::int64_t ldb, const Sink& sink, std::int64_t j) {
+/// What is done with every register block of a tile: one product.
+template <class Operands, class Sink>
+struct OneProduct {
+  Operands x;
+  Sink sink;
+  template <int MR, int NV>
+  HWY_INLINE void block(std::int64_t i, std::int64_t j) const {
+    tile_block<MR, NV>(x, sink, i, j);
+  }
+};
+
+template <int NV, class Blocks>
+HWY_INLINE void tile_columns(std::int64_t M, const Blocks& blocks, std::int64_t j) {
   std::int64_t i = 0;
-  for (; i + kTileMR <= M; i += kTileMR) tile_block<kTileMR, NV>(K, a + i * a_row, a_row, a_col, b, ldb, sink, i, j);
-  const float* ai = a + i * a_row;
+  for (; i + kTileMR <= M; i += kTileMR) blocks.template block<kTileMR, NV>(i, j);
   switch (M - i) {
-    case 5: tile_block<5, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
-    case 4: tile_block<4, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
-    case 3: tile_block<3, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
-    case 2: tile_block<2, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
-    case 1: tile_block<1, NV>(K, ai, a_row, a_col, b, ldb, sink, i, j); break;
+    case 5: blocks.template block<5, NV>(i, j); break;
+    case 4: blocks.template block<4, NV>(i, j); break;
+    case 3: blocks.template block<3, NV>(i, j); break;
+    case 2: blocks.template block<2, NV>(i, j); break;
+    case 1: blocks.template block<1, NV>(i, j); break;
     default: break;
   }
 }
 
+/// Walks the register blocks of a tile (M,N), columns outside; N a multiple of kTileN.
+template <class Blocks>
+HWY_INLINE void tile_walk(std::int64_t M, std::int64_t N, const Blocks& blocks) {
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
+  std::int64_t j = 0;
+  for (; j + kTileNV * lanes <= N; j += kTileNV * lanes) tile_columns<kTileNV>(M, blocks, j);
+  if constexpr (kTileNV > 2) {
+    for (; j + 2 * lanes <= N; j += 2 * lanes) tile_columns<2>(M, blocks, j);
+  }
+  for (; j < N; j += lanes) tile_columns<1>(M, blocks, j);
+}
+
 /// A (M,K) B (K,N), block by block into the sink; N a multiple of kTileN.
+template <class Operands, class Sink>
+HWY_INLINE void tile_product(std::int64_t M, std::int64_t N, const Operands& x, const Sink& sink) {
+  tile_walk(M, N, OneProduct<Operands, Sink>{x, sink});
+}
 template <class Sink>
 HWY_INLINE void tile_product(std::int64_t M, std::int64_t N, std::int64_t K, const float* a, std::int64_t a_row,
                              std::int64_t a_col, const float* b, std::int64_t ldb, const Sink& sink) {
-  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
-  std::int64_t j = 0;
-  for (; j + kTileNV * lanes <= N; j += kTileNV * lanes)
-    tile_columns<kTileNV>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
-  if constexpr (kTileNV > 2) {
-    for (; j + 2 * lanes <= N; j += 2 * lanes) tile_columns<2>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
-  }
-  for (; j < N; j += lanes) tile_columns<1>(M, K, a, a_row, a_col, b + j, ldb, sink, j);
+  tile_product(M, N, FloatOperands{K, a, a_row, a_col, b, ldb}, sink);
 }
 
 /// C (M,N) = [C +] A (M,K) B (K,N)
