@@ -26,6 +26,17 @@ constexpr std::int64_t tile_stride(std::int64_t n) { return round_up(n, kTileN) 
 
 constexpr std::int64_t kScoreStride = tile_stride(cpu::kTileRows);
 
+/// Cuts one thread's tiles from its scratch; without memory it only counts the floats.
+struct TakeTiles {
+  float* base;
+  std::int64_t size = 0;
+  float* operator()(std::int64_t rows, std::int64_t stride) {
+    float* at = base ? base + size : nullptr;
+    size += rows * stride;
+    return at;
+  }
+};
+
 /// 4x4 transpose.
 template <class T>
 HWY_INLINE void transpose4(const T* r0, const T* r1, const T* r2, const T* r3, float* c0, float* c1, float* c2,
@@ -71,28 +82,31 @@ void transpose(float* y, std::int64_t y_stride, const T* x, std::int64_t x_strid
 inline void copy_row(float* y, const float* x, std::int64_t n) {
   std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(float));
 }
+inline void copy_row(bf16* y, const bf16* x, std::int64_t n) {
+  std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(bf16));
+}
 inline void copy_row(float* y, const bf16* x, std::int64_t n) {
   for_row(n, [&](auto at, std::int64_t i) HWY_ATTR { at.store(at.load(x + i), y + i); });
 }
 
-/// Rows of D elements into floats of stride `y_stride`, filled with zeros to a whole number of vectors.
-template <class T>
-void copy_rows(float* y, std::int64_t y_stride, const T* x, std::int64_t x_stride, std::int64_t rows, std::int64_t D) {
+/// Rows of D elements into rows of stride `y_stride`, filled with zeros to a whole number of vectors.
+template <class Y, class T>
+void copy_rows(Y* y, std::int64_t y_stride, const T* x, std::int64_t x_stride, std::int64_t rows, std::int64_t D) {
   const std::int64_t padding = round_up(D, kTileN) - D;
   for (std::int64_t r = 0; r < rows; ++r) {
     copy_row(y + r * y_stride, x + r * x_stride, D);
-    std::memset(y + r * y_stride + D, 0, static_cast<std::size_t>(padding) * sizeof(float));
+    std::memset(y + r * y_stride + D, 0, static_cast<std::size_t>(padding) * sizeof(Y));
   }
 }
 
 /// The query rows of a tile, out of a (B,T,H,D) tensor, into y (columns(), y_stride); rows beyond the tile are zeros.
-template <class T>
-void gather_rows(float* y, std::int64_t y_stride, const T* x, const cpu::AttentionShape& a, const cpu::RowTile& tile,
+template <class Y, class T>
+void gather_rows(Y* y, std::int64_t y_stride, const T* x, const cpu::AttentionShape& a, const cpu::RowTile& tile,
                  std::int64_t D) {
   for (std::int64_t r = 0; r < tile.rows; ++r)
     copy_rows(y + r * y_stride, y_stride, x + a.query_row(tile.unit, tile.n0 + r) * D, D, 1, D);
   for (std::int64_t r = tile.rows; r < tile.columns(); ++r)
-    std::memset(y + r * y_stride, 0, static_cast<std::size_t>(y_stride) * sizeof(float));
+    std::memset(y + r * y_stride, 0, static_cast<std::size_t>(y_stride) * sizeof(Y));
 }
 
 /// y *= factor over `rows` rows of n floats, n a multiple of kTileN.

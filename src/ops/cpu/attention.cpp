@@ -7,10 +7,11 @@
 //   columns; O^T += V^T P^T. Where nothing is masked, the exponentials are taken while the scores are still in
 //   registers (kSlack in attention-inl.h).
 // FLOPs: 4 D per (query, visible key) and head, D = (Dk+Dv)/2. Bytes: K and V once per tile, from the cache when T
-// (Dk+Dv) 4 bytes fit; o, q, lse once. Assumes: f32 or bf16, contiguous, T < 2^31. In bf16 tiles are widened
-// as they are loaded, everything is computed in float, and o is rounded once. Memory: a few tiles per thread, nothing
-// that grows with T. Deterministic: a tile is computed by one thread in key order, so no bit depends on the number of
-// threads.
+// (Dk+Dv) 4 bytes fit; o, q, lse once. Assumes: f32 or bf16, contiguous, T < 2^31. In bf16, where the
+// CPU multiplies it (attention_bf16-inl.h), K, Q and V are taken as they are and probabilities are rounded to bf16;
+// elsewhere tiles are widened as they are loaded. Sums are floats, and o is rounded once. Memory: a few tiles per
+// thread, nothing that grows with T. Deterministic: a tile is computed by one thread in key order, so no bit depends on
+// the number of threads.
 #include <cmath>
 
 #include "core/parallel.h"
@@ -24,6 +25,7 @@
 #include <hwy/foreach_target.h>
 
 #include "ops/cpu/attention-inl.h"
+#include "ops/cpu/attention_bf16-inl.h"
 #include "ops/cpu/row-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -33,35 +35,91 @@ namespace {
 
 using cpu::ForwardArgs;
 using cpu::KeyRange;
-using cpu::kKeyBlock;
 using cpu::kTileRows;
 using cpu::RowTile;
 
+// Scores into probabilities 2^(s - m), with each column's maximum and sum.
+struct SoftmaxSink {
+  float* p;
+  const float* m;
+  float *top, *sum;
+  template <int MR, int NV>
+  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
+  template <int MR, int NV>
+  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
+    const TileTag d;
+    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
+      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
+      const TileVec reference = hn::LoadU(d, m + c);
+      TileVec top_c = hn::LoadU(d, top + c), sum_c = hn::LoadU(d, sum + c);
+      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) {
+        const TileVec probability = exp2_softmax(hn::Sub(acc[r][v], reference));
+        hn::StoreU(probability, d, p + (i + r) * kScoreStride + c);
+        top_c = hn::Max(top_c, acc[r][v]);
+        sum_c = hn::Add(sum_c, probability);
+      }
+      hn::StoreU(top_c, d, top + c);
+      hn::StoreU(sum_c, d, sum + c);
+    }
+  }
+};
+
 // One thread's tiles. With base == nullptr only their size is counted.
 struct ForwardBuffers {
-  float* q_t;        // (Dk, rows) scale * log2e * q
-  float *k, *v;      // (keys, Dk), (keys, Dv)
-  float* s;          // (keys, rows) scores, then probabilities
-  float* o_t;        // (Dv, rows) unnormalised output
-  float* o;          // (rows, Dv)
+  static constexpr float score_scale = 1;  // the queries are scaled
+  float* q_t;                              // (Dk, rows) scale * log2e * q
+  float *k, *v;                            // (keys, Dk), (keys, Dv)
+  float* s;                                // (keys, rows) scores, then probabilities
+  float* o_t;                              // (Dv, rows) unnormalised output
+  float* o;                                // (rows, Dv)
   float *m, *l;      // (rows) reference of the exponentials in log2 units, the maximum or a little less; running sum
   float *top, *sum;  // (rows) a block's maximum and sum
   std::int64_t size;
 
-  ForwardBuffers(const cpu::AttentionShape& a, float* base) : size(0) {
-    const auto take = [&](std::int64_t rows, std::int64_t stride) {
-      float* p = base ? base + size : nullptr;
-      size += rows * stride;
-      return p;
-    };
+  ForwardBuffers(const cpu::AttentionShape& a, float* base) {
+    TakeTiles take{base};
     q_t = take(a.Dk, kScoreStride);
-    k = take(kKeyBlock, tile_stride(a.Dk));
-    v = take(kKeyBlock, tile_stride(a.Dv));
-    s = take(kKeyBlock, kScoreStride);
+    k = take(a.key_block, tile_stride(a.Dk));
+    v = take(a.key_block, tile_stride(a.Dv));
+    s = take(a.key_block, kScoreStride);
     o_t = take(a.Dv, kScoreStride);
     o = take(kTileRows, tile_stride(std::max(a.Dk, a.Dv)));
     m = take(1, kTileRows), l = take(1, kTileRows);
     top = take(1, kTileRows), sum = take(1, kTileRows);
+    size = take.size;
+  }
+
+  template <class T>
+  void load_queries(const ForwardArgs<T>& args, const RowTile& tile) const {
+    const cpu::AttentionShape& a = args.shape;
+    const std::int64_t stride = tile_stride(a.Dk), columns = tile.columns();
+    gather_rows(o, stride, args.q, a, tile, a.Dk);
+    scale_rows(o, stride, columns, round_up(a.Dk, kTileN), kLog2e / std::sqrt(static_cast<float>(a.Dk)));
+    transpose(q_t, kScoreStride, o, stride, columns, a.Dk);
+  }
+  template <class T>
+  void load_keys(const ForwardArgs<T>& args, std::int64_t row, std::int64_t keys) const {
+    const cpu::AttentionShape& a = args.shape;
+    copy_rows(k, tile_stride(a.Dk), args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
+    copy_rows(v, tile_stride(a.Dv), args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
+  }
+
+  // Columns [c0, c0 + width) of the scores, in log2 units.
+  void scores(const cpu::AttentionShape& a, std::int64_t keys, std::int64_t c0, std::int64_t width) const {
+    tile_gemm<false>(keys, width, a.Dk, k, tile_stride(a.Dk), 1, q_t + c0, kScoreStride, s + c0, kScoreStride);
+  }
+  void one_pass_softmax(const cpu::AttentionShape& a, std::int64_t keys, std::int64_t width) const {
+    tile_product(keys, width, a.Dk, k, tile_stride(a.Dk), 1, q_t, kScoreStride, SoftmaxSink{s, m, top, sum});
+  }
+  static TileVec raised(TileVec, TileVec top) { return top; }
+  void shrink_probabilities(std::int64_t keys, std::int64_t c, TileVec shrink) const {
+    const TileTag d;
+    for (std::int64_t i = 0; i < keys; ++i)
+      hn::StoreU(hn::Mul(hn::LoadU(d, s + i * kScoreStride + c), shrink), d, s + i * kScoreStride + c);
+  }
+  void two_pass_done(std::int64_t, std::int64_t, std::int64_t) const {}
+  void add_values(const cpu::AttentionShape& a, std::int64_t keys, std::int64_t c0, std::int64_t width) const {
+    tile_gemm<true>(a.Dv, width, keys, v, 1, tile_stride(a.Dv), s + c0, kScoreStride, o_t + c0, kScoreStride);
   }
 };
 
@@ -96,92 +154,57 @@ HWY_INLINE void softmax_columns(float* s, std::int64_t keys, float* m, float* l,
   hn::StoreU(sum, d, l);
 }
 
-// Scores into probabilities 2^(s - m), with each column's maximum and sum.
-struct SoftmaxSink {
-  float* p;
-  const float* m;
-  float *top, *sum;
-  template <int MR, int NV>
-  HWY_INLINE void begin(std::int64_t, std::int64_t) const {}
-  template <int MR, int NV>
-  HWY_INLINE void finish(const TileVec (&acc)[MR][NV], std::int64_t i, std::int64_t j) const {
-    const TileTag d;
-    HWY_UNROLL(8) for (int v = 0; v < NV; ++v) {
-      const std::int64_t c = j + v * static_cast<std::int64_t>(hn::Lanes(d));
-      const TileVec reference = hn::LoadU(d, m + c);
-      TileVec top_c = hn::LoadU(d, top + c), sum_c = hn::LoadU(d, sum + c);
-      HWY_UNROLL(8) for (int r = 0; r < MR; ++r) {
-        const TileVec probability = exp2_softmax(hn::Sub(acc[r][v], reference));
-        hn::StoreU(probability, d, p + (i + r) * kScoreStride + c);
-        top_c = hn::Max(top_c, acc[r][v]);
-        sum_c = hn::Add(sum_c, probability);
-      }
-      hn::StoreU(top_c, d, top + c);
-      hn::StoreU(sum_c, d, sum + c);
-    }
-  }
-};
-
-// The probabilities of a block that every column sees whole, in one pass. False: some scores leapt (as in a tile's
-// first block, whose reference is the lowest float); nothing but t.s, t.top and t.sum was written.
-HWY_INLINE bool softmax_block(const ForwardBuffers& t, const cpu::AttentionShape& a, std::int64_t keys,
-                              std::int64_t width) {
+// The probabilities of a block that every column sees whole, in one pass. False: some scores leapt; nothing but the
+// probabilities, t.top and t.sum was written.
+template <class Buffers>
+HWY_INLINE bool softmax_block(const Buffers& t, const cpu::AttentionShape& a, std::int64_t keys, std::int64_t width) {
   const TileTag d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const TileVec scale = hn::Set(d, t.score_scale);
   std::fill_n(t.top, width, std::numeric_limits<float>::lowest());
   std::fill_n(t.sum, width, 0.0f);
-  tile_product(keys, width, a.Dk, t.k, tile_stride(a.Dk), 1, t.q_t, kScoreStride, SoftmaxSink{t.s, t.m, t.top, t.sum});
+  t.one_pass_softmax(a, keys, width);
   TileVec rise = hn::Set(d, 0.0f);
   for (std::int64_t c = 0; c < width; c += lanes)
-    rise = hn::Max(rise, hn::Sub(hn::LoadU(d, t.top + c), hn::LoadU(d, t.m + c)));
+    rise = hn::Max(rise, hn::Sub(hn::Mul(hn::LoadU(d, t.top + c), scale), hn::LoadU(d, t.m + c)));
   if (!hn::AllTrue(d, hn::Le(rise, hn::Set(d, kLeap)))) return false;
   for (std::int64_t c = 0; c < width; c += lanes) {
-    const TileVec m = hn::LoadU(d, t.m + c), top = hn::LoadU(d, t.top + c),
+    const TileVec m = hn::LoadU(d, t.m + c), top = hn::Mul(hn::LoadU(d, t.top + c), scale),
                   sum = hn::Add(hn::LoadU(d, t.l + c), hn::LoadU(d, t.sum + c));
     const auto too_high = hn::Gt(hn::Sub(top, m), hn::Set(d, kSlack));
     if (hn::AllFalse(d, too_high)) {
       hn::StoreU(sum, d, t.l + c);
       continue;
     }
-    const TileVec m_new = hn::IfThenElse(too_high, top, m), shrink = exp2_softmax(hn::Sub(m, m_new));
+    const TileVec m_new = hn::IfThenElse(too_high, t.raised(m, top), m), shrink = exp2_softmax(hn::Sub(m, m_new));
     for (std::int64_t j = 0; j < a.Dv; ++j)
       hn::StoreU(hn::Mul(hn::LoadU(d, t.o_t + j * kScoreStride + c), shrink), d, t.o_t + j * kScoreStride + c);
-    for (std::int64_t i = 0; i < keys; ++i)
-      hn::StoreU(hn::Mul(hn::LoadU(d, t.s + i * kScoreStride + c), shrink), d, t.s + i * kScoreStride + c);
+    t.shrink_probabilities(keys, c, shrink);
     hn::StoreU(hn::Mul(sum, shrink), d, t.l + c);
     hn::StoreU(m_new, d, t.m + c);
   }
   return true;
 }
 
-template <class T>
-void load_queries(const ForwardBuffers& t, const ForwardArgs<T>& args, const RowTile& tile) {
-  const cpu::AttentionShape& a = args.shape;
-  const std::int64_t stride = tile_stride(a.Dk), columns = tile.columns();
-  gather_rows(t.o, stride, args.q, a, tile, a.Dk);
-  scale_rows(t.o, stride, columns, round_up(a.Dk, kTileN), kLog2e / std::sqrt(static_cast<float>(a.Dk)));
-  transpose(t.q_t, kScoreStride, t.o, stride, columns, a.Dk);
-  std::fill_n(t.o_t, a.Dv * kScoreStride, 0.0f);
-  std::fill_n(t.m, columns, std::numeric_limits<float>::lowest());
-  std::fill_n(t.l, columns, 0.0f);
-}
-
-// The keys in t.k and t.v.
-HWY_NOINLINE void attend_keys(const ForwardBuffers& t, const cpu::AttentionShape& a, const RowTile& tile,
+// The keys in t.k and t.v. Where the mask cuts, and in a tile's first block, whose reference is the lowest float: two
+// passes.
+template <class Buffers>
+HWY_NOINLINE void attend_keys(const Buffers& t, const cpu::AttentionShape& a, const RowTile& tile,
                               const KeyRange& range) {
-  const std::int64_t ldk = tile_stride(a.Dk), ldv = tile_stride(a.Dv), keys = range.s1 - range.s0,
-                     width = range.c1 - range.c0, lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
-  if (range.masked || !softmax_block(t, a, keys, width)) {
-    tile_gemm<false>(keys, width, a.Dk, t.k, ldk, 1, t.q_t + range.c0, kScoreStride, t.s + range.c0, kScoreStride);
+  const std::int64_t keys = range.s1 - range.s0, c0 = range.c0, width = range.c1 - c0,
+                     lanes = static_cast<std::int64_t>(hn::Lanes(TileTag()));
+  if (range.masked || range.s0 == tile.key_begin || !softmax_block(t, a, keys, width)) {
+    t.scores(a, keys, c0, width);
     if (range.masked) mask_scores(t.s, range, tile);
-    for (std::int64_t c = range.c0; c < range.c1; c += lanes)
+    for (std::int64_t c = c0; c < range.c1; c += lanes)
       softmax_columns(t.s + c, keys, t.m + c, t.l + c, t.o_t + c, a.Dv);
+    t.two_pass_done(keys, c0, width);
   }
-  tile_gemm<true>(a.Dv, width, keys, t.v, 1, ldv, t.s + range.c0, kScoreStride, t.o_t + range.c0, kScoreStride);
+  t.add_values(a, keys, c0, width);
 }
 
-template <class T>
-void store_outputs(const ForwardBuffers& t, const ForwardArgs<T>& args, const RowTile& tile) {
+template <class Buffers, class T>
+void store_outputs(const Buffers& t, const ForwardArgs<T>& args, const RowTile& tile) {
   const cpu::AttentionShape& a = args.shape;
   const std::int64_t stride = tile_stride(a.Dv);
   transpose(t.o, stride, t.o_t, kScoreStride, a.Dv, tile.columns());
@@ -195,29 +218,37 @@ void store_outputs(const ForwardBuffers& t, const ForwardArgs<T>& args, const Ro
   }
 }
 
-std::int64_t forward_scratch(const cpu::AttentionShape& shape) { return ForwardBuffers(shape, nullptr).size; }
-
-template <class T>
-void forward_tile(const ForwardArgs<T>& args, std::int64_t unit, std::int64_t tile_index, float* scratch) {
+template <class Buffers, class T>
+void forward_tile(const Buffers& t, const ForwardArgs<T>& args, std::int64_t unit, std::int64_t tile_index) {
   const cpu::AttentionShape& a = args.shape;
-  const ForwardBuffers t(a, scratch);
   const RowTile tile(a, unit, tile_index);
-  load_queries(t, args, tile);
+  t.load_queries(args, tile);
+  std::fill_n(t.o_t, a.Dv * kScoreStride, 0.0f);
+  std::fill_n(t.m, tile.columns(), std::numeric_limits<float>::lowest());
+  std::fill_n(t.l, tile.columns(), 0.0f);
   for (std::int64_t s0 = tile.key_begin; s0 < tile.key_end;) {
     const KeyRange range = tile.keys_from(s0);
-    const std::int64_t keys = range.s1 - range.s0, row = a.key_row(unit, s0);
-    copy_rows(t.k, tile_stride(a.Dk), args.k + row * a.Dk, a.Hkv * a.Dk, keys, a.Dk);
-    copy_rows(t.v, tile_stride(a.Dv), args.v + row * a.Dv, a.Hkv * a.Dv, keys, a.Dv);
+    t.load_keys(args, a.key_row(unit, s0), range.s1 - s0);
     attend_keys(t, a, tile, range);
     s0 = range.s1;
   }
   store_outputs(t, args, tile);
 }
+
+std::int64_t forward_scratch(const cpu::AttentionShape& shape) {
+#if HWY_TARGET == HWY_AVX3
+  if (shape.pairs) return ForwardPairs(shape, nullptr).size;
+#endif
+  return ForwardBuffers(shape, nullptr).size;
+}
 void forward_tile_f32(const ForwardArgs<float>& args, std::int64_t unit, std::int64_t tile, float* scratch) {
-  forward_tile(args, unit, tile, scratch);
+  forward_tile(ForwardBuffers(args.shape, scratch), args, unit, tile);
 }
 void forward_tile_bf16(const ForwardArgs<bf16>& args, std::int64_t unit, std::int64_t tile, float* scratch) {
-  forward_tile(args, unit, tile, scratch);
+#if HWY_TARGET == HWY_AVX3
+  if (args.shape.pairs) return forward_tile(ForwardPairs(args.shape, scratch), args, unit, tile);
+#endif
+  forward_tile(ForwardBuffers(args.shape, scratch), args, unit, tile);
 }
 
 /// delta (N) = sum over Dv of o (N,Dv) * d_o (N,Dv)
