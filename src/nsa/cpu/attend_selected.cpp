@@ -13,7 +13,8 @@
 //   floats, against 2 l' / 5 l' multiply-adds for each. Packed keys 2 (forward) / 3 + 2 (backward) times k's size,
 //   inverse index T n ints.
 // Assumes f32 or bf16, H a multiple of Hkv, no block twice in a query's list; any other size works. In bf16 the sums of
-// o and of dq that go through memory are f32 scratch; each result is rounded once.
+// o and of dq that go through memory are f32 scratch; each result is rounded once. Where the CPU multiplies bf16
+// (branch_bf16-inl.h), P and dS are rounded to it too.
 // Determinism: segments, and the order in which pieces add to a segment's dq and to its dk, dv, depend on the shapes
 // and on `selected` alone.
 #undef HWY_TARGET_INCLUDE
@@ -21,7 +22,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "nsa/cpu/branch-inl.h"
+#include "nsa/cpu/branch_bf16-inl.h"
 #include "nsa/cpu/inverse_index.h"
 #include "nsa/ops.h"
 
@@ -56,8 +57,8 @@ HWY_INLINE void count_visible(const BranchDims& dims, std::int64_t j, std::int64
 }
 
 /// nq queries t against block j
-template <class T>
-HWY_NOINLINE void forward_tile(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t j,
+template <class Tiles, class T>
+HWY_NOINLINE void forward_tile(const BranchDims& dims, const Tiles& tile, std::int64_t bh, std::int64_t j,
                                const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
                                const ForwardState<T>& x) {
   std::int32_t keys[BranchDims::kTileRows] = {};
@@ -80,8 +81,8 @@ HWY_NOINLINE void forward_tile(const BranchDims& dims, const TileScratch& tile, 
   }
 }
 
-template <class T>
-HWY_NOINLINE void forward_segment(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t s,
+template <class Tiles, class T>
+HWY_NOINLINE void forward_segment(const BranchDims& dims, const Tiles& tile, std::int64_t bh, std::int64_t s,
                                   const InverseIndex& index, const PackedKeys& packed, const ForwardState<T>& x) {
   const std::int64_t t0 = index.segments.begin(s), t1 = index.segments.end(s, dims.T);
   bool all = true;
@@ -111,22 +112,22 @@ HWY_NOINLINE void forward_segment(const BranchDims& dims, const TileScratch& til
       finish_row(x.o + row * dims.Dv, x.m + row, x.sum + row * dims.Dv, dims.Dv, x.m[row], x.l[row]);
 }
 
-template <class T>
+template <class Tiles, class T>
 void forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
   const BranchDims dims(q, k, v.dim(3), geometry.l_sel);
   ArenaScope scope(dev.work);
-  const PackedKeys packed(dev, dims, {.kt = true, .v = true});
+  const PackedKeys packed(dev, dims, {.kt = true, .v = true}, Tiles::kPairs);
   const InverseIndex index(dev, dims, selected.dim(3));
   const Tensor l = dev.scratch({dims.B, dims.T, dims.H}), sum = sum_of(dev, o);
-  const Tensor scratch = dev.scratch({dev.threads, TileScratch::forward(dims, nullptr).floats});
+  const Tensor scratch = dev.scratch({dev.threads, Tiles::forward(dims, nullptr).take.size});
   if (dev.planning()) return;
-  pack_keys(dev, dims, packed, k.raw<T>(), v.raw<T>());
+  pack_keys<Tiles>(dev, dims, packed, k.raw<T>(), v.raw<T>());
   const ForwardState<T> x{o.raw<T>(), sum.raw<float>(), lse.raw<float>(), l.raw<float>(), q.raw<T>()};
   parallel_for(dev.threads, dims.groups() * index.segments.count, [&](std::int64_t i, int thread) HWY_ATTR {
     const std::int64_t bh = i % dims.groups(), s = index.segments.count - 1 - i / dims.groups();  // longest first
     index.build_segment(bh, s, selected.raw<std::int32_t>());
-    forward_segment(dims, TileScratch::forward(dims, scratch.raw<float>() + thread * scratch.dim(1)), bh, s, index,
-                    packed, x);
+    forward_segment(dims, Tiles::forward(dims, scratch.raw<float>() + thread * scratch.dim(1)), bh, s, index, packed,
+                    x);
   });
 }
 
@@ -141,8 +142,8 @@ struct BackwardState {
   }
 };
 
-template <class T>
-HWY_NOINLINE void backward_tile(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t j,
+template <class Tiles, class T>
+HWY_NOINLINE void backward_tile(const BranchDims& dims, const Tiles& tile, std::int64_t bh, std::int64_t j,
                                 const std::int32_t* t, std::int64_t nq, const PackedKeys& packed,
                                 const BackwardState<T>& state) {
   const QueryGradients<T, float>& x = state.x;
@@ -150,13 +151,14 @@ HWY_NOINLINE void backward_tile(const BranchDims& dims, const TileScratch& tile,
   count_visible(dims, j, t, nq, keys);
   for (std::int64_t i = 0; i < nq; ++i) load_query_backward(dims, tile, i * dims.G, x, dims.row(bh, t[i]));
   const auto [dk, dv] = state.of(dims, bh, j);
-  backward_block(dims, tile, nq, keys, packed, packed.at(dims, bh, j), dk, dv);
+  tile.all_loaded(dims, nq * dims.G);
+  tile.backward_block(dims, nq, keys, packed, packed.at(dims, bh, j), dk, dv);
   for (std::int64_t i = 0; i < nq; ++i) store_dq<true>(dims, tile, i * dims.G, x.dq, dims.row(bh, t[i]));
 }
 
 /// Queries of segment s against the blocks of segment c
-template <class T>
-HWY_NOINLINE void backward_piece(const BranchDims& dims, const TileScratch& tile, std::int64_t bh, std::int64_t s,
+template <class Tiles, class T>
+HWY_NOINLINE void backward_piece(const BranchDims& dims, const Tiles& tile, std::int64_t bh, std::int64_t s,
                                  std::int64_t c, const InverseIndex& index, const PackedKeys& packed,
                                  const BackwardState<T>& x) {
   const std::int64_t j0 = c * index.segments.blocks, j1 = std::min(dims.blocks, j0 + index.segments.blocks),
@@ -216,22 +218,22 @@ void round_dq(const Device& dev, const BranchDims& dims, bf16* dq, const float* 
   });
 }
 
-template <class T>
+template <class Tiles, class T>
 void backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v, In selected,
               const NsaShape& geometry, Write dq_mode) {
   const BranchDims dims(q, k, v.dim(3), geometry.l_sel);
   ArenaScope scope(dev.work);
-  const PackedKeys packed(dev, dims, {.kt = true, .k = true, .vt = true});
+  const PackedKeys packed(dev, dims, {.kt = true, .k = true, .vt = true}, Tiles::kPairs);
   const InverseIndex index(dev, dims, selected.dim(3));
   const Tensor sums = dev.scratch({dims.groups() * dims.blocks, dims.block * (dims.ldk + dims.ldv)});
-  const Tensor scratch = dev.scratch({dev.threads, TileScratch::backward(dims, nullptr).floats});
+  const Tensor scratch = dev.scratch({dev.threads, Tiles::backward(dims, nullptr).take.size});
   const Tensor dq_sum = sum_of(dev, dq);
   const std::int64_t segments = index.segments.count;
   const Tensor turns =
       dev.scratch({2, dims.groups(), segments}, DType::i32);  // pieces done with these queries, with these keys
   if (dev.planning()) return;
   std::fill_n(turns.raw<std::int32_t>(), turns.numel(), 0);
-  pack_keys(dev, dims, packed, k.raw<T>(), v.raw<T>());
+  pack_keys<Tiles>(dev, dims, packed, k.raw<T>(), v.raw<T>());
   parallel_for(dev.threads, dims.groups() * segments, [&](std::int64_t i, int) HWY_ATTR {
     index.build_segment(i / segments, i % segments, selected.raw<std::int32_t>());
   });
@@ -254,15 +256,15 @@ void backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In 
     std::int32_t& turn_c = turns.raw<std::int32_t>()[(dims.groups() + bh) * segments + piece.c];
     wait_for(turn_s, piece.before_s);
     wait_for(turn_c, piece.before_c);
-    backward_piece(dims, TileScratch::backward(dims, scratch.raw<float>() + thread * scratch.dim(1)), bh, piece.s,
-                   piece.c, index, packed, x);
+    backward_piece(dims, Tiles::backward(dims, scratch.raw<float>() + thread * scratch.dim(1)), bh, piece.s, piece.c,
+                   index, packed, x);
     pass_turn(turn_s, piece.before_s + 1);
     pass_turn(turn_c, piece.before_c + 1);
   });
   parallel_for(dev.threads, dims.groups() * dims.blocks, [&](std::int64_t i, int) HWY_ATTR {
     const float* dk_block = sums.raw<float>() + i * sums.dim(1);
-    store_dkv(dims, i / dims.blocks, i % dims.blocks, dk.raw<T>(), dv.raw<T>(), dk_block,
-              dk_block + dims.block * dims.ldk);
+    store_dkv<Tiles>(dims, i / dims.blocks, i % dims.blocks, dk.raw<T>(), dv.raw<T>(), dk_block,
+                     dk_block + dims.block * dims.ldk);
   });
   if (dq.dtype == DType::bf16) round_dq(dev, dims, dq.raw<bf16>(), dq_sum.raw<float>(), dq_mode);
 }
@@ -270,13 +272,14 @@ void backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In 
 }  // namespace
 
 void attend_selected_forward(Device& dev, Out o, Saved lse, In q, In k, In v, In selected, const NsaShape& geometry) {
-  dispatch_type(q.dtype, [&]<class T>() { forward<T>(dev, o, lse, q, k, v, selected, geometry); });
+  dispatch_tiles(q.dtype, [&]<class Tiles, class T>() { forward<Tiles, T>(dev, o, lse, q, k, v, selected, geometry); });
 }
 
 void attend_selected_backward(Device& dev, Out dq, Out dk, Out dv, In d_o, In delta, In lse, In q, In k, In v,
                               In selected, const NsaShape& geometry, Write dq_mode) {
-  dispatch_type(
-      q.dtype, [&]<class T>() { backward<T>(dev, dq, dk, dv, d_o, delta, lse, q, k, v, selected, geometry, dq_mode); });
+  dispatch_tiles(q.dtype, [&]<class Tiles, class T>() {
+    backward<Tiles, T>(dev, dq, dk, dv, d_o, delta, lse, q, k, v, selected, geometry, dq_mode);
+  });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -66,23 +66,25 @@ struct PackedForms {
 };
 
 /// Keys and values re-ordered block by block, those forms that are asked for, for every group and block; filled by
-/// pack_keys (branch-inl.h).
+/// pack_keys (branch-inl.h). `pairs`: in bf16, pairs of neighbouring elements (kt, vt) or keys (k, v), each in the
+/// place of a float (tile_bf16-inl.h).
 struct PackedKeys {
   PackedForms forms;
   float* data = nullptr;
-  std::int64_t
-      kt = 0,
-      k = 0, vt = 0, v = 0,
-      size = 0;  ///< offsets inside a block: kt (Dk,lds), k (block,ldk), vt (Dv,lds), v (block,ldv); floats of a block
+  /// offsets inside a block: kt (Dk,lds), k (block,ldk), vt (Dv,lds), v (block,ldv), half as many rows of pairs; floats
+  /// of a block
+  std::int64_t kt = 0, k = 0, vt = 0, v = 0, size = 0;
 
-  PackedKeys(Device& dev, const BranchDims& dims, PackedForms wanted) : forms(wanted) {
+  PackedKeys(Device& dev, const BranchDims& dims, PackedForms wanted, bool pairs) : forms(wanted) {
+    const std::int64_t elements_k = pairs ? dims.Dkp / 2 : dims.Dk, elements_v = pairs ? dims.Dvp / 2 : dims.Dv,
+                       keys = pairs ? (dims.block + 1) / 2 : dims.block;
     const auto place = [&](bool wanted_form, std::int64_t n) {
       const std::int64_t at = size;
       if (wanted_form) size += n;
       return at;
     };
-    kt = place(forms.kt, dims.Dk * dims.lds), k = place(forms.k, dims.block * dims.ldk),
-    vt = place(forms.vt, dims.Dv * dims.lds), v = place(forms.v, dims.block * dims.ldv);
+    kt = place(forms.kt, elements_k * dims.lds), k = place(forms.k, keys * dims.ldk),
+    vt = place(forms.vt, elements_v * dims.lds), v = place(forms.v, keys * dims.ldv);
     data = dev.scratch({dims.groups() * dims.blocks, size}).raw<float>();
   }
   float* at(const BranchDims& dims, std::int64_t bh, std::int64_t j) const {

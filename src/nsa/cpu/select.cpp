@@ -3,7 +3,7 @@
 // block by block and summed over the G heads
 //   into a (queries, Tc) buffer; the shares of a select block are added from it; a tournament picks the n best.
 // Bytes and FLOPs: 1 product of H * Tc * T/2 * Dk multiply-adds; scratch of a thread: a tile's queries x Tc. Nothing
-// for queries that get every block. Assumes q and kc f32 or bf16 (all is computed in float), d | l, d | l', l <= l', H
+// for queries that get every block. Assumes q and kc f32 or bf16 (all sums are float), d | l, d | l', l <= l', H
 // a multiple of Hkv; Tc may be 0. Determinism: heads are added in order and every candidate's terms in the same order,
 // so equal keys give equal scores, and the lower index wins.
 #undef HWY_TARGET_INCLUDE
@@ -11,7 +11,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "nsa/cpu/branch-inl.h"
+#include "nsa/cpu/branch_bf16-inl.h"
 #include "nsa/ops.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -26,30 +26,34 @@ struct ScoreDims {
   std::int64_t lead;     ///< zeros in front of p: a block's shares reach l/d - 1 compressed blocks back
   std::int64_t columns;  ///< row length of the buffer: lead + Tc, and what the last select block reads beyond
   std::int64_t queries;  ///< queries in a tile
-  std::int64_t floats;   ///< scratch of one thread
+  std::int64_t rows;     ///< queries * G
+  std::int64_t candidates, groups;  ///< scores of a query, and of their groups of 16, rounded up
 
   ScoreDims(const BranchDims& dims, const NsaShape& geometry)
       : lead(BranchDims::padded(geometry.l / geometry.d)),
         columns(lead + std::max(dims.blocks * kBlock, geometry.blocks(dims.T) * (geometry.l_sel / geometry.d)) +
                 kTileN),
         queries(std::min(dims.queries, kMaxQueries)),
-        floats(queries * dims.G * (dims.ldk + dims.lds + 1) + queries * columns + score_columns(geometry, dims.T) +
-               round_up(score_columns(geometry, dims.T) / kTileN, kTileN) + geometry.n) {}
-  static std::int64_t score_columns(const NsaShape& geometry, std::int64_t T) {
-    return round_up(geometry.blocks(T), kTileN);
-  }
+        rows(queries * dims.G),
+        candidates(round_up(geometry.blocks(dims.T), kTileN)),
+        groups(round_up(candidates / kTileN, kTileN)) {}
 };
 
+/// Scratch of one thread. Without memory it only counts the floats.
+template <class Tiles>
 struct ScoreScratch {
-  float *q, *s, *lse2, *p, *score, *best;  ///< best: of each group of scores
+  Tiles tile;                      ///< q and their logits
+  float *lse2, *p, *score, *best;  ///< best: of each group of scores
   std::int32_t* index;
-  ScoreScratch(const BranchDims& dims, const ScoreDims& scores, const NsaShape& geometry, float* base) {
-    const std::int64_t rows = scores.queries * dims.G;
-    q = base, s = q + rows * dims.ldk, lse2 = s + rows * dims.lds, p = lse2 + rows,
-    score = p + scores.queries * scores.columns;
-    best = score + ScoreDims::score_columns(geometry, dims.T);
-    index =
-        reinterpret_cast<std::int32_t*>(best + round_up(ScoreDims::score_columns(geometry, dims.T) / kTileN, kTileN));
+  std::int64_t floats;
+
+  ScoreScratch(const BranchDims& dims, const ScoreDims& scores, const NsaShape& geometry, float* base)
+      : tile(Tiles::scoring(dims, scores.rows, base)) {
+    TakeTiles take = tile.take;
+    lse2 = take(1, scores.rows), p = take(scores.queries, scores.columns);
+    score = take(1, scores.candidates), best = take(1, scores.groups);
+    index = reinterpret_cast<std::int32_t*>(take(1, geometry.n));
+    floats = take.size;
   }
 };
 
@@ -148,18 +152,18 @@ HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& geometry,
 }
 
 /// The rows of queries t0, ..., t0 + nq - 1, and their lse
-template <class T>
-void load_queries(const BranchDims& dims, const ScoreScratch& tile, std::int64_t bh, std::int64_t t0, std::int64_t nq,
-                  const T* q, const float* lse) {
-  const float scale = query_scale(dims);
+template <class Tiles, class T>
+void load_queries(const BranchDims& dims, const ScoreScratch<Tiles>& scratch, std::int64_t bh, std::int64_t t0,
+                  std::int64_t nq, const T* q, const float* lse) {
   for (std::int64_t r = 0; r < nq * dims.G; ++r) {
     const std::int64_t row = dims.row(bh, t0 + r / dims.G) + r % dims.G;
-    copy_scaled<false>(tile.q + r * dims.ldk, q + row * dims.Dk, dims.Dk, dims.Dkp, scale);
-    tile.lse2[r] = lse[row] * kLog2e;
+    scratch.tile.load_query(dims, r, q + row * dims.Dk);
+    scratch.lse2[r] = lse[row] * kLog2e;
   }
 }
 
-HWY_NOINLINE void select_tile(const BranchDims& dims, const ScoreDims& scores, const ScoreScratch& tile,
+template <class Tiles>
+HWY_NOINLINE void select_tile(const BranchDims& dims, const ScoreDims& scores, const ScoreScratch<Tiles>& scratch,
                               std::int64_t bh, std::int64_t t0, std::int64_t nq, const PackedKeys& packed,
                               std::int32_t* selected, const NsaShape& geometry) {
   const std::int64_t ratio = geometry.l_sel / geometry.d, visible = geometry.visible(t0 + nq - 1),
@@ -167,46 +171,45 @@ HWY_NOINLINE void select_tile(const BranchDims& dims, const ScoreDims& scores, c
   std::int64_t written = 0;
   for (; written < visible; written += kBlock) {
     const std::int64_t width = round_up(std::min(kBlock, visible - written), kTileN);
-    tile_gemm<false>(nq * dims.G, width, dims.Dk, tile.q, dims.ldk, 1, packed.at(dims, bh, written / kBlock), dims.lds,
-                     tile.s, dims.lds);
+    scratch.tile.logits(dims, nq * dims.G, width, packed.at(dims, bh, written / kBlock));
     for (std::int64_t i = 0; i < nq; ++i) {
       const std::int64_t keys = std::clamp<std::int64_t>(geometry.visible(t0 + i) - written, 0, kBlock);
-      sum_heads(tile.p + i * scores.columns + scores.lead + written, tile.s + i * dims.G * dims.lds, dims.lds,
-                tile.lse2 + i * dims.G, dims.G, kBlock, keys);
+      sum_heads(scratch.p + i * scores.columns + scores.lead + written, scratch.tile.s + i * dims.G * dims.lds,
+                dims.lds, scratch.lse2 + i * dims.G, dims.G, kBlock, keys);
     }
   }
   for (std::int64_t i = 0; i < nq; ++i) {
     const std::int64_t t = t0 + i;
     const Candidates c(geometry, t);
     std::int32_t* out = selected + (bh * dims.T + t) * geometry.n;
-    float* p = tile.p + i * scores.columns + scores.lead;
+    float* p = scratch.p + i * scores.columns + scores.lead;
     std::fill(p - scores.lead, p, 0.0f);
     if (written < used) std::fill(p + written, p + used, 0.0f);
     const std::int64_t n_free = std::clamp<std::int64_t>(geometry.n - c.forced(), 0, c.last_free - c.first_free);
-    score_blocks(tile.score, p, c.first_free, c.last_free, ratio, geometry.l / geometry.d);
-    keep_best(tile.index, tile.score, tile.best, round_up(c.last_free, kTileN) / kTileN, n_free);
-    write_selected(out, geometry, c, tile.index, n_free);
+    score_blocks(scratch.score, p, c.first_free, c.last_free, ratio, geometry.l / geometry.d);
+    keep_best(scratch.index, scratch.score, scratch.best, round_up(c.last_free, kTileN) / kTileN, n_free);
+    write_selected(out, geometry, c, scratch.index, n_free);
   }
 }
 
-template <class T>
+template <class Tiles, class T>
 void select(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
   const BranchDims dims(q, kc, 0, kBlock);
   const ScoreDims scores(dims, geometry);
   ArenaScope scope(dev.work);
-  const PackedKeys packed(dev, dims, {.kt = true});
-  const Tensor scratch = dev.scratch({dev.threads, scores.floats});
+  const PackedKeys packed(dev, dims, {.kt = true}, Tiles::kPairs);
+  const Tensor memory = dev.scratch({dev.threads, ScoreScratch<Tiles>(dims, scores, geometry, nullptr).floats});
   if (dev.planning()) return;
-  pack_keys<T>(dev, dims, packed, kc.raw<T>(), nullptr);
+  pack_keys<Tiles, T>(dev, dims, packed, kc.raw<T>(), nullptr);
   const std::int64_t scored_from = std::min(dims.T, geometry.n * geometry.l_sel),
                      tiles = (dims.T - scored_from + scores.queries - 1) / scores.queries;
   parallel_for(dev.threads, dims.groups() * tiles, [&](std::int64_t i, int thread) HWY_ATTR {
     const std::int64_t bh = i % dims.groups(),
                        t0 = scored_from + (tiles - 1 - i / dims.groups()) * scores.queries;  // longest first
     const std::int64_t nq = std::min(scores.queries, dims.T - t0);
-    const ScoreScratch tile(dims, scores, geometry, scratch.raw<float>() + thread * scores.floats);
-    load_queries(dims, tile, bh, t0, nq, q.raw<T>(), lse.raw<float>());
-    select_tile(dims, scores, tile, bh, t0, nq, packed, selected.raw<std::int32_t>(), geometry);
+    const ScoreScratch<Tiles> scratch(dims, scores, geometry, memory.raw<float>() + thread * memory.dim(1));
+    load_queries(dims, scratch, bh, t0, nq, q.raw<T>(), lse.raw<float>());
+    select_tile(dims, scores, scratch, bh, t0, nq, packed, selected.raw<std::int32_t>(), geometry);
   });
   parallel_for(dev.threads, dims.groups(), [&](std::int64_t bh, int) HWY_ATTR {
     for (std::int64_t t = 0; t < scored_from; ++t)
@@ -219,7 +222,7 @@ void select(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geom
 }  // namespace
 
 void select_blocks(Device& dev, Out selected, In q, In kc, In lse, const NsaShape& geometry) {
-  dispatch_type(q.dtype, [&]<class T>() { select<T>(dev, selected, q, kc, lse, geometry); });
+  dispatch_tiles(q.dtype, [&]<class Tiles, class T>() { select<Tiles, T>(dev, selected, q, kc, lse, geometry); });
 }
 
 }  // namespace HWY_NAMESPACE
