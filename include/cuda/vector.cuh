@@ -4,6 +4,14 @@
 
 #include "cuda/math.cuh"
 
+#if NSA_EMULATED
+#include "cuda_on_cpu/alignment.h"
+#else
+namespace nsa::cuda {
+NSA_DEVICE void check_aligned(const void*) {}
+}  // namespace nsa::cuda
+#endif
+
 namespace nsa::cuda {
 
 /// 16 bytes of T, in registers as T.
@@ -15,11 +23,13 @@ struct alignas(16) Pack {
 
 template <class T>
 NSA_DEVICE Pack<T> load_pack(const T* p) {
+  check_aligned(p);
   const uint4 bits = *reinterpret_cast<const uint4*>(p);
   return *reinterpret_cast<const Pack<T>*>(&bits);
 }
 template <class T>
 NSA_DEVICE void store_pack(T* p, const Pack<T>& pack) {
+  check_aligned(p);
   *reinterpret_cast<uint4*>(p) = *reinterpret_cast<const uint4*>(&pack);
 }
 

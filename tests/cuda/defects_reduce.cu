@@ -5,6 +5,7 @@
 #include "cuda/atomic.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/shared.cuh"
+#include "cuda/vector.cuh"
 #include "cuda/warp.cuh"
 
 namespace nsa::test {
@@ -52,9 +53,9 @@ __global__ void reduce_kernel(Defect defect, const float* x, float* partial, uns
   const int shift = defect == Defect::misaligned_vector ? 1 : 0,
             end = defect == Defect::device_array_overrun ? n + 4 : n;
   for (int i = (blockIdx.x * kThreads + threadIdx.x) * 4; i + 3 < end; i += gridDim.x * kThreads * 4) {
-    const float4 v = *reinterpret_cast<const float4*>(x + i + (i + 4 + shift < n ? shift : 0));
-    sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-    plain += v.x + v.y + v.z + v.w;
+    float v[4];
+    load_floats<4>(v, x + i + (i + 4 + shift < n ? shift : 0));
+    for (const float e : v) sum += e * e, plain += e;
   }
   // Lanes change places: through shared memory, within the warp.
   if (defect != Defect::uninitialised_shared || lane != 3) lanes[warp][lane] = sum;

@@ -88,7 +88,7 @@ const Planted kPlanted[] = {
     {Defect::lane_gone_before_shuffle, reduce_is_right, "has lanes that exited|lane 31 exits, but", false},
     {Defect::static_array_overrun, reduce_is_right, "access outside of every array", true},
     {Defect::device_array_overrun, reduce_is_right, "access outside of the allocation", true},
-    {Defect::misaligned_vector, reduce_is_right, "a misaligned or null access", true},
+    {Defect::misaligned_vector, reduce_is_right, "misaligned access of 16 bytes", false},
     {Defect::lost_update_between_blocks, reduce_is_right, "race, ", true},
     {Defect::relaxed_counter_between_blocks, reduce_is_right, "race, read after write", true},
     {Defect::uninitialised_shared, reduce_is_right, "read of shared memory that nobody wrote", true},

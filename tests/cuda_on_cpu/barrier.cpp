@@ -22,7 +22,7 @@ void finish(Block& block, Barrier& barrier) {
 
 void arrive(std::uint32_t id, std::uint32_t threads, const Site& site) {
   Barrier& barrier = here().barriers[id];
-  const bool same_line = barrier.site.line() == site.line() && !std::strcmp(barrier.site.file_name(), site.file_name());
+  const bool same_line = barrier.site.line == site.line && !std::strcmp(barrier.site.file, site.file);
   if (barrier.arrived && id == 0 && !same_line)
     fault("divergence: threads meet in __syncthreads at {} and at {}", describe(barrier.site), describe(site));
   if (threads % kWarp) fault("named barrier {} at {}: {} threads are no whole warps", id, describe(site), threads);

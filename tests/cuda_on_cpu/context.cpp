@@ -6,15 +6,9 @@
 #include <cstdint>
 #include <new>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define NSA_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define NSA_ASAN 1
-#endif
-#endif
-#ifdef NSA_ASAN
-#include <sanitizer/asan_interface.h>
+#include "cuda_on_cpu/asan.h"
+
+#if NSA_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -91,7 +85,7 @@ void allocate_stack(Context& context, std::size_t bytes) {
 }
 
 void prepare(Context& context, void (*entry)()) {
-#ifdef NSA_ASAN
+#if NSA_ASAN
   __asan_unpoison_memory_region(context.stack, context.stack_bytes);  // frames that a fault left behind
   context.asan_frames = nullptr;
 #endif
@@ -110,19 +104,19 @@ void prepare(Context& context, void (*entry)()) {
 }
 
 void switch_context(Context& from, Context& to, bool from_ends) {
-#ifdef NSA_ASAN
+#if NSA_ASAN
   __sanitizer_start_switch_fiber(from_ends ? nullptr : &from.asan_frames, to.stack, to.stack_bytes);
 #else
   (void)from_ends;
 #endif
   cuda_on_cpu_swap_stacks(&from.stack_pointer, to.stack_pointer);
-#ifdef NSA_ASAN
+#if NSA_ASAN
   __sanitizer_finish_switch_fiber(from.asan_frames, nullptr, nullptr);
 #endif
 }
 
 void begin_context(Context& from) {
-#ifdef NSA_ASAN
+#if NSA_ASAN
   const void* stack = nullptr;
   std::size_t bytes = 0;
   __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);

@@ -2,6 +2,9 @@
 // access arrives here. This file itself must not be compiled that way.
 #include "cuda_on_cpu/instrument.h"
 
+#include <cstring>
+
+#include "cuda_on_cpu/asan.h"
 #include "cuda_on_cpu/launch.h"
 #include "cuda_on_cpu/race.h"
 
@@ -10,7 +13,7 @@ bool seen = false;
 }
 bool cuda_on_cpu::instrumented() { return seen; }
 
-#if !defined(__SANITIZE_ADDRESS__)  // AddressSanitizer's builds find their own
+#if !NSA_ASAN  // AddressSanitizer's builds find their own
 
 namespace {
 void note(const void* pc, const void* p, std::size_t bytes, bool write) {
@@ -46,6 +49,20 @@ NSA_NOTES(8)
 NSA_NOTES(16)
 void __tsan_read_range(const void* p, std::size_t n) { note(__builtin_return_address(0), p, n, false); }
 void __tsan_write_range(const void* p, std::size_t n) { note(__builtin_return_address(0), p, n, true); }
+void* __tsan_memcpy(void* to, const void* from, std::size_t n) {  // clang's
+  note(__builtin_return_address(0), from, n, false);
+  note(__builtin_return_address(0), to, n, true);
+  return std::memcpy(to, from, n);
+}
+void* __tsan_memmove(void* to, const void* from, std::size_t n) {
+  note(__builtin_return_address(0), from, n, false);
+  note(__builtin_return_address(0), to, n, true);
+  return std::memmove(to, from, n);
+}
+void* __tsan_memset(void* to, int value, std::size_t n) {
+  note(__builtin_return_address(0), to, n, true);
+  return std::memset(to, value, n);
+}
 void __tsan_init() { seen = true; }
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -20,8 +20,8 @@ std::uint64_t Machine::random() {
 }
 
 std::string describe(const Site& site) {
-  const std::string file = site.file_name();
-  return file.substr(file.find_last_of('/') + 1) + ":" + std::to_string(site.line());
+  const std::string file = site.file;
+  return file.substr(file.find_last_of('/') + 1) + ":" + std::to_string(site.line);
 }
 
 void fault_text(const std::string& text) {

@@ -257,7 +257,7 @@ void proxy_fence() {
 }
 
 std::uint32_t site_number(const char* what, const Site& site) {
-  const auto [at, fresh] = site_numbers.try_emplace({what, site.file_name(), site.line()}, 0);
+  const auto [at, fresh] = site_numbers.try_emplace({what, site.file, site.line}, 0);
   if (fresh) {
     at->second = kWrapper + static_cast<std::uint32_t>(sites.size());
     sites.push_back(fmt::format("{} at {}", what, describe(site)));

@@ -5,15 +5,9 @@
 #include <cstring>
 #include <map>
 
+#include "cuda_on_cpu/asan.h"
 #include "cuda_on_cpu/fault.h"
 #include "cuda_on_cpu/race.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(p, n) (static_cast<void>(p), static_cast<void>(n))
-#define ASAN_UNPOISON_MEMORY_REGION(p, n) (static_cast<void>(p), static_cast<void>(n))
-#endif
 
 struct CUstream_st {};
 struct CUevent_st {
@@ -24,6 +18,8 @@ namespace {
 
 constexpr std::size_t kGuard = 256;
 std::map<const void*, std::size_t> allocations;  // what cudaMalloc gave, and its bytes
+
+std::size_t with_guards(std::size_t bytes) { return (bytes + kGuard - 1) / kGuard * kGuard + 2 * kGuard; }
 
 /// A copy or memset of `bytes` at `p`: all of it in one allocation, or none of it in any.
 void check_range(const char* what, const void* p, std::size_t bytes) {
@@ -44,7 +40,7 @@ const char* cudaGetErrorString(cudaError_t error) {
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
-  const std::size_t whole = (bytes + kGuard - 1) / kGuard * kGuard + 2 * kGuard;
+  const std::size_t whole = with_guards(bytes);
   auto* base = static_cast<char*>(std::aligned_alloc(kGuard, whole));
   if (!base) return cudaErrorMemoryAllocation;
   std::memset(base, 0xFF, whole);
@@ -62,7 +58,7 @@ cudaError_t cudaFree(void* memory) {
   if (found == allocations.end()) return cudaErrorInvalidValue;
   cuda_on_cpu::race::disown_device(memory);
   char* base = static_cast<char*>(memory) - kGuard;
-  ASAN_UNPOISON_MEMORY_REGION(base, found->second + 3 * kGuard);
+  ASAN_UNPOISON_MEMORY_REGION(base, with_guards(found->second));
   allocations.erase(found);
   std::free(base);
   return cudaSuccess;

@@ -4,15 +4,9 @@
 #include <cstring>
 #include <new>
 
+#include "cuda_on_cpu/asan.h"
 #include "cuda_on_cpu/machine.h"
 #include "cuda_on_cpu/race.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(p, n) (static_cast<void>(p), static_cast<void>(n))
-#define ASAN_UNPOISON_MEMORY_REGION(p, n) (static_cast<void>(p), static_cast<void>(n))
-#endif
 
 namespace cuda_on_cpu {
 

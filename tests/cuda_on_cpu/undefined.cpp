@@ -3,10 +3,11 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "cuda_on_cpu/asan.h"
 #include "cuda_on_cpu/launch.h"
 #include "cuda_on_cpu/machine.h"
 
-#if !defined(__SANITIZE_ADDRESS__)  // the sanitizers' builds link the library
+#if !NSA_ASAN  // the sanitizers' builds link the library
 
 namespace {
 

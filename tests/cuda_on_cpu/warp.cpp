@@ -21,8 +21,7 @@ void meet(std::uint32_t mask, const char* what, bool aligned, void* argument, Le
   auto meeting = warp.meetings.begin();
   while (meeting != warp.meetings.end() && !(meeting->mask & mask)) ++meeting;
   if (meeting == warp.meetings.end()) meeting = warp.meetings.insert(meeting, {mask, 0, what, site});
-  const bool same_line =
-      meeting->site.line() == site.line() && !std::strcmp(meeting->site.file_name(), site.file_name());
+  const bool same_line = meeting->site.line == site.line && !std::strcmp(meeting->site.file, site.file);
   if (meeting->mask != mask || std::strcmp(meeting->what, what) || (aligned && !same_line))
     fault("divergence: lanes of a warp meet in {} at {} (mask {:08x}) and {} at {} (mask {:08x})", meeting->what,
           describe(meeting->site), meeting->mask, what, describe(site), mask);
