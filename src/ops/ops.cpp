@@ -205,6 +205,13 @@ void cross_entropy_forward_backward(Device& dev, Out losses, InOut logits, In ta
                scale);
 }
 
+void argmax_hits(Device& dev, Out hits, In logits, In targets) {
+  const Expect expect("argmax_hits", "one target per row of logits", logits, "logits");
+  const Tensor x = expect.rows(logits, "logits", "(N,V)");
+  const Tensor ids = expect.per_row(targets, "targets", x.dim(0), DType::i32);
+  NSA_DISPATCH(dev, argmax_hits, expect.per_row(hits, "hits", x.dim(0), DType::f32), x, ids);
+}
+
 // --- element-wise, reductions, optimizer ---------------------------------------------------------
 void fill(Device& dev, Out y, float value) {
   const Expect expect("fill", "", y, "y");

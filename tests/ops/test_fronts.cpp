@@ -46,6 +46,7 @@ void run_all(Device& dev, DType type) {
   const Tensor logits = random(dev, {N, V}, "logits", type), losses = make(dev, {N});
   op::cross_entropy_forward(dev, losses, logits, tokens);
   op::cross_entropy_forward_backward(dev, losses, logits, tokens, 1);
+  op::argmax_hits(dev, losses, logits, tokens);
   op::fill(dev, x2, 0);
   op::copy(dev, x2, x);
   op::add(dev, x2, x);

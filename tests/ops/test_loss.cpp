@@ -101,3 +101,34 @@ TEST_CASE("cross-entropy: the bits do not depend on the number of threads") {
   CHECK(same_bits(l1, l2));
   CHECK(same_bits(x1, x2));
 }
+
+TEST_CASE("hits: the target is the row's largest logit, of equals the first; none for an ignored target or a NaN") {
+  struct Case {
+    std::int64_t N, V;
+  };
+  const Kind kind = any_kind();
+  const auto [N, V] = GENERATE(Case{7, 1}, Case{50, 2}, Case{60, 3}, Case{200, 17}, Case{40, 65}, Case{9, 1025});
+  INFO(describe(kind) << ", V " << V);
+  TestDevice dev(kind);
+  const Tensor x = random(dev, {N, V}, "logits", kind.type), targets = make(dev, {N}, DType::i32);
+  std::vector<double> logits = values(x);
+  std::vector<int> wanted;
+  for (std::int64_t n = 0; n < N; ++n) {
+    const auto row = logits.begin() + n * V;
+    const auto top = std::max_element(row, row + V);
+    wanted.push_back(static_cast<int>(top - row));
+    if (n % 5 == 1) *(row + (n * 7) % V) = *top;                                       // a second one as large
+    if (n % 5 == 2) wanted.back() = static_cast<int>((n * 11) % V);                    // any token
+    if (n % 5 == 3) wanted.back() = -1;                                                // ignored
+    if (n % 10 == 4) *(row + (n * 3) % V) = std::numeric_limits<double>::quiet_NaN();  // maybe the target itself
+  }
+  set(x, logits);
+  set(targets, wanted);
+  const Tensor hits = make(dev, {N}), before = clone(dev, x);
+  op::argmax_hits(dev, hits, x, targets);
+  CHECK(same_bits(x, before));
+  std::vector<double> want = ref::argmax_hits(values(x), ints(targets), u(V));
+  for (std::int64_t n = 4; n < N; n += 10) want[u(n)] = 0;
+  CHECK(values(hits) == want);
+  CHECK(values(hits)[0] == 1);
+}

@@ -3,6 +3,7 @@
 // complex step (tests/ops/test_reference.cpp); comparisons look at real parts only.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -153,6 +154,17 @@ Vec<T> cross_entropy_forward(const Vec<T>& logits, const Ids& targets, std::size
     losses[n] = std::log(sum) + most - logits[n * V + static_cast<std::size_t>(targets[n])];
   }
   return losses;
+}
+/// hits (N) = 1 where no logit is above that of the target and none before it is equal
+template <class T>
+Vec<T> argmax_hits(const Vec<T>& logits, const Ids& targets, std::size_t V) {
+  Vec<T> hits(targets.size(), T(0));
+  for (std::size_t n = 0; n < targets.size(); ++n) {
+    if (targets[n] < 0) continue;
+    const auto row = logits.begin() + static_cast<std::ptrdiff_t>(n * V);
+    hits[n] = T(std::max_element(row, row + static_cast<std::ptrdiff_t>(V)) - row == targets[n]);
+  }
+  return hits;
 }
 /// scale * d losses / d logits
 template <class T>

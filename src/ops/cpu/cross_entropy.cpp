@@ -2,7 +2,8 @@
 // gets its own maximum and sum of exponentials, and the blocks are joined at the end. So a logit is read from memory
 // once, and its exponential is taken once even when the gradient is wanted: the block leaves exp(x - block maximum) in
 // place, and a second pass multiplies by scale * exp(block maximum - row maximum) / row sum. bf16 logits would be
-// rounded twice that way: their second pass takes the exponential again.
+// rounded twice that way: their second pass takes the exponential again. A hit needs no exponential: a row is read
+// until a logit beats the target's.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -109,6 +110,32 @@ HWY_INLINE float cross_entropy(T* x, std::int64_t V, std::int64_t target, float 
   return static_cast<float>(std::log(sum) + top - x_target);
 }
 
+// Are all x[i] below y, or, with kEqual, not above it? A NaN is neither.
+template <bool kEqual, class T>
+HWY_INLINE bool all_below(const T* x, std::int64_t n, float y) {
+  const TileVec limit = row_set(y);
+  const std::int64_t lanes = row_lanes();
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const TileVec v = load_tile(x + i);
+    if (!hn::AllTrue(TileTag(), kEqual ? hn::Le(v, limit) : hn::Lt(v, limit))) return false;
+  }
+  for (; i < n; ++i) {
+    const float v = static_cast<float>(x[i]);
+    if (!(kEqual ? v <= y : v < y)) return false;
+  }
+  return true;
+}
+
+template <class T>
+HWY_INLINE bool is_argmax(const T* x, std::int64_t V, std::int64_t target) {
+  const float y = static_cast<float>(x[target]);
+  return all_below<false>(x, target, y) && all_below<true>(x + target, V - target, y);
+}
+
+bool argmax_hit_row_f32(const float* x, std::int64_t V, std::int64_t target) { return is_argmax(x, V, target); }
+bool argmax_hit_row_bf16(const bf16* x, std::int64_t V, std::int64_t target) { return is_argmax(x, V, target); }
+
 // <false> does not write
 float cross_entropy_row_f32(const float* x, std::int64_t V, std::int64_t target) {
   return cross_entropy<false>(const_cast<float*>(x), V, target, 0.0f);
@@ -130,6 +157,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nsa {
+HWY_EXPORT(argmax_hit_row_f32);
+HWY_EXPORT(argmax_hit_row_bf16);
 HWY_EXPORT(cross_entropy_row_f32);
 HWY_EXPORT(cross_entropy_row_bf16);
 HWY_EXPORT(cross_entropy_gradient_row_f32);
@@ -167,6 +196,20 @@ void cross_entropy_forward_backward(Device& dev, Out losses, InOut logits, In ta
           loss[n] = NSA_KERNEL(T, cross_entropy_gradient_row)(x + n * V, V, target[n], scale);
         }
       }
+    });
+  });
+}
+
+void argmax_hits(Device& dev, Out hits, In logits, In targets) {
+  if (dev.planning()) return;
+  const std::int64_t N = logits.dim(0), V = logits.dim(1);
+  float* hit = hits.raw<float>();
+  const std::int32_t* target = targets.raw<std::int32_t>();
+  dispatch_type(logits.dtype, [&]<class T>() {
+    const T* x = logits.raw<T>();
+    parallel_ranges(dev.threads, N, rows_per_piece(V), [&](std::int64_t begin, std::int64_t end, int) {
+      for (std::int64_t n = begin; n < end; ++n)
+        hit[n] = target[n] >= 0 && NSA_KERNEL(T, argmax_hit_row)(x + n * V, V, target[n]) ? 1.0f : 0.0f;
     });
   });
 }
