@@ -1,5 +1,5 @@
-// A look into token shards: layout, counts, side-car, most frequent tokens, text at an offset, and a check of every
-// token. Exit 1 when a shard is bad.
+// A look into token shards: layout, counts, side-car, mask, most frequent tokens, text at an offset, and a check of
+// every token. Exit 1 when a shard is bad.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -83,6 +83,21 @@ void print_histogram(const Shard& shard, const std::map<std::int32_t, std::int64
   if (!order.empty()) std::printf("%s", to_text(table).c_str());
 }
 
+/// The tokens as text, or as numbers without a tokenizer; what counts as a target between [[ and ]].
+std::string shown(const std::vector<std::int32_t>& tokens, const std::vector<bool>& counts,
+                  const std::optional<Tokenizer>& tokenizer) {
+  std::string text;
+  bool open = false;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (counts[i] != open) text += open ? "]]" : "[[";
+    open = counts[i];
+    text += !tokenizer                      ? fmt::format(" {}", tokens[i])
+            : tokens[i] == tokenizer->eot() ? "\n---- end of text ----\n"
+                                            : tokenizer->decode({tokens[i]});
+  }
+  return open ? text + "]]" : text;
+}
+
 void print_text(const Shard& shard, const Options& options, std::int64_t vocab_size,
                 const std::optional<Tokenizer>& tokenizer) {
   NSA_CHECK(options.offset <= shard.tokens(), "--offset {}: {} has {} tokens", options.offset, shard.path(),
@@ -90,17 +105,26 @@ void print_text(const Shard& shard, const Options& options, std::int64_t vocab_s
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(std::min(options.count, shard.tokens() - options.offset)));
   shard.read(options.offset, static_cast<std::int64_t>(tokens.size()), tokens.data(), vocab_size);
   if (tokens.empty()) return;
-  std::printf("tokens %s to %s:\n", grouped(options.offset).c_str(),
-              grouped(options.offset + static_cast<std::int64_t>(tokens.size()) - 1).c_str());
-  if (!tokenizer) {
-    for (std::int32_t token : tokens) std::printf(" %d", token);
-    std::printf("\n(no tokenizer at hand: --tokenizer shows text)\n");
-    return;
+  std::vector<bool> counts(tokens.size());
+  if (shard.mask()) {
+    std::vector<std::int32_t> targets(tokens.size());
+    shard.mask()->apply(options.offset, static_cast<std::int64_t>(targets.size()), targets.data());
+    for (std::size_t i = 0; i < targets.size(); ++i) counts[i] = targets[i] == 0;
   }
-  std::string text;
-  for (std::int32_t token : tokens)
-    text += token == tokenizer->eot() ? "\n---- end of text ----\n" : tokenizer->decode({token});
-  std::printf("%s\n", text.c_str());
+  std::printf("tokens %s to %s%s:\n%s\n", grouped(options.offset).c_str(),
+              grouped(options.offset + static_cast<std::int64_t>(tokens.size()) - 1).c_str(),
+              shard.mask() ? ", those that count as targets between [[ and ]]" : "",
+              shown(tokens, counts, tokenizer).c_str());
+  if (!tokenizer) std::printf("(no tokenizer at hand: --tokenizer shows text)\n");
+}
+
+void print_mask(const Shard& shard) {
+  if (!shard.mask()) return;
+  shard.mask()->check();
+  const std::int64_t counted = shard.mask()->counted();
+  std::printf("mask: %s of %s tokens count as targets (%s)\n", grouped(counted).c_str(),
+              grouped(shard.tokens()).c_str(),
+              percent(static_cast<double>(counted) / static_cast<double>(shard.tokens()), 2).c_str());
 }
 
 /// The tokenizer asked for, or the side-car's when it is at hand and the same.
@@ -129,13 +153,15 @@ void inspect_one(const std::string& path, const Options& options) {
   if (shard.info()) {
     const ShardInfo& info = *shard.info();
     std::printf(
-        "says of itself: tokenizer %s (%016llx), vocabulary %s, end of text %lld, %s documents, %s bytes of text\n",
+        "says of itself: tokenizer %s (%016llx), vocabulary %s, end of text %s, %s documents, %s bytes of text\n",
         info.tokenizer.empty() ? "unknown" : info.tokenizer.c_str(),
         static_cast<unsigned long long>(info.tokenizer_hash), grouped(info.vocab_size).c_str(),
-        static_cast<long long>(info.eot), grouped(info.documents).c_str(), grouped(info.text_bytes).c_str());
+        info.eot < 0 ? "none" : fmt::format("{}", info.eot).c_str(), grouped(info.documents).c_str(),
+        grouped(info.text_bytes).c_str());
   } else {
     std::printf("no side-car\n");
   }
+  print_mask(shard);
   const std::optional<Tokenizer> tokenizer = tokenizer_for(shard, options);
   std::int64_t vocab_size = options.vocab_size;
   if (vocab_size == 0 && tokenizer) vocab_size = tokenizer->vocab_size();

@@ -40,22 +40,36 @@ class TokenData {
   std::int64_t sequences() const { return first_.back(); }
   std::int64_t tokens() const;
   std::int64_t skipped_tokens() const;  ///< tails and shards shorter than a sequence
+  bool masked() const;                  ///< some shard has a mask
+  std::int64_t counted() const;         ///< tokens that count as targets; all without masks
+  /// How many of the T targets of a sequence count.
+  std::int64_t counted(std::int64_t sequence) const;
   const std::vector<Shard>& shards() const { return shards_; }
+  std::size_t shard_of(std::int64_t sequence) const;          ///< index into shards()
   void read(std::int64_t sequence, std::int32_t* out) const;  ///< T+1 tokens, each checked against the vocabulary
+  /// The same as T inputs and T targets, which are -1 where they do not count. Returns how many count.
+  std::int64_t read(std::int64_t sequence, std::int32_t* inputs, std::int32_t* targets) const;
   /// The largest vocabulary a side-car names: the model's rows from there on are padding. 0 when unknown.
   std::int64_t vocab_size() const;
   /// Mean bytes of text per token, when every side-car says so; else 0. (bits per byte = loss / ln 2 / bytes_per_token)
   double bytes_per_token() const;
   std::uint64_t tokenizer_hash() const;  ///< 0 when unknown
-  std::uint64_t fingerprint() const;     ///< of all shards in order
+  std::uint64_t fingerprint() const;     ///< of all shards and masks in order
 
  private:
+  struct Place {
+    const Shard& shard;
+    std::int64_t begin;  // first token
+  };
+  Place place_of(std::int64_t sequence) const;
+
   std::vector<Shard> shards_;
   std::vector<std::int64_t> first_;  // first sequence of each shard, then the total
   std::int64_t T_, model_vocab_;
 };
 
-/// A micro-batch in host memory: inputs (B,T) and targets (B,T), the inputs shifted by one.
+/// A micro-batch in host memory: inputs (B,T) and targets (B,T), the inputs shifted by one, -1 where a mask says that
+/// the token does not count.
 struct HostBatch {
   std::int32_t *inputs = nullptr, *targets = nullptr;
   std::int64_t B = 0, T = 0;
@@ -73,6 +87,8 @@ class Loader {
   /// Sequences position .. position+B-1; valid until the next call. Fast when position is the one before plus B. Throws
   /// what went wrong with this batch, and that only; another position can still be asked for. Callers take turns.
   const HostBatch& batch(std::int64_t position);
+  /// How many targets count in sequences position .. position+n-1; reads masks only.
+  std::int64_t counted(std::int64_t position, std::int64_t n) const;
   /// The sequence behind a global index.
   std::int64_t sequence_at(std::int64_t position) const;
 

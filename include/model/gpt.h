@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <optional>
 #include <vector>
 
 #include "model/block.h"
@@ -34,8 +33,8 @@ class Gpt {
   /// losses)/dw into every gradient.
   void train(Device& dev, Out losses, In tokens, In targets, float scale, Recompute recompute,
              const LookAtBlock& look = {}) const;
-  /// Forward only: losses (B*T).
-  void evaluate(Device& dev, Out losses, In tokens, In targets) const;
+  /// Forward only: losses (B*T), and hits (B*T) f32: 1 where the target is the likeliest token, else 0.
+  void evaluate(Device& dev, Out losses, Out hits, In tokens, In targets) const;
   /// Forward only: logits of all positions, (B*T, V) f32. For tests and verification: B*T*V floats at once.
   void logits(Device& dev, Out logits, In tokens, const LookAtBlock& look = {}) const;
   /// Forward only: logits (1,V) f32 of position t of tokens (1,T). What stands after t does not matter (attention is
@@ -54,7 +53,11 @@ class Gpt {
     Tensor dh;
     float scale;
   };
-  void head_losses(Device& dev, Out losses, In h, In targets, const std::optional<HeadBackward>& backward) const;
+  void head_losses(Device& dev, Out losses, In h, In targets, const HeadBackward& backward) const;
+  void head_losses(Device& dev, Out losses, Out hits, In h, In targets) const;
+  /// Calls f(begin, end, logits of these rows) for all rows of h (N,C), some at a time.
+  template <class F>
+  void head_chunks(Device& dev, In h, F&& f) const;
   BatchShape batch_of(In tokens) const { return {tokens.dim(0), tokens.dim(1), type_}; }
 
   ModelConfig config_;

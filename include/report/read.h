@@ -28,6 +28,8 @@ struct ValPoint {
   double loss;  ///< nats per token
   double bits_per_byte;
   double value;  ///< what is drawn and compared: the loss, unless the runs at hand need bits per byte (measure.h)
+  double accuracy = kMissing;
+  double counted = kMissing;  ///< targets that count, where masks leave some out
 };
 struct GateRecord {
   double step;
@@ -98,6 +100,8 @@ class MetricsReader {
     skipped,
     val_loss,
     bits_per_byte,
+    val_accuracy,
+    counted,
     columns,
     type,
     layers,

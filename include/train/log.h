@@ -21,9 +21,12 @@ struct RunRecord {
   double peak_gflops = 0;      ///< 0: not measured; share_of_peak is then absent
   std::int64_t memory_bytes = 0;
   std::uint64_t tokenizer_hash = 0;  ///< 0: not known
-  double bytes_per_token = 0;        ///< of the training text; 0: not known
-  std::int64_t resumed_from = 0;  ///< 0: a new run
+  double bytes_per_token = 0;        ///< of the training text; 0: not known, or not all tokens count
+  std::int64_t resumed_from = 0;     ///< 0: a new run
 };
+
+/// Why a step was skipped whose batch has no target that counts; its loss and norm are NaN: no mean of nothing.
+inline constexpr const char* kNoTargets = "no targets";
 
 struct StepRecord {
   std::int64_t step = 0;         ///< steps done, from 1
@@ -33,14 +36,22 @@ struct StepRecord {
   double ms = 0;
   double seconds = 0;
   std::optional<double> z_loss, z_norm;
-  std::string skipped;  ///< why the optimizer did not run: "non-finite" or "outlier"; "" when it ran
+  std::string skipped;  ///< why the optimizer did not run: "non-finite", "outlier", kNoTargets; "" when it ran
 };
 
 struct ValRecord {
+  struct Shard {
+    std::string path;
+    std::int64_t counted = 0;
+    double loss = 0, accuracy = 0;
+  };
   std::int64_t step = 0, tokens = 0;
   double loss = 0;
   std::optional<double> bits_per_byte;
-  double seconds = 0;  ///< the validation took (console only)
+  double seconds = 0;                        ///< the validation took (console only)
+  double accuracy = 0;                       ///< share of the targets that were the likeliest token
+  std::optional<std::int64_t> counted = {};  ///< targets that count, where not all do
+  std::vector<Shard> shards = {};            ///< of masked data in several shards: those in which some count
 };
 
 // ---- start-up tables
@@ -48,7 +59,8 @@ struct ValRecord {
 struct DataRow {
   std::string split;  ///< "train", "val"
   std::int64_t shards = 0, tokens = 0, sequences = 0, skipped_tokens = 0;
-  double bytes_per_token = 0;  ///< 0: unknown
+  double bytes_per_token = 0;                ///< 0: unknown
+  std::optional<std::int64_t> counted = {};  ///< tokens that count as targets, where there are masks
 };
 
 struct ParameterRow {

@@ -67,6 +67,8 @@ TokenData::TokenData(const std::vector<std::string>& globs, std::int64_t T, std:
             "data: no shard holds a single sequence: one takes {} + 1 tokens, the longest of {} shards has {} ({}): "
             "give more text or a shorter data.sequence_length",
             T, shards_.size(), longest, files[0]);
+  NSA_CHECK(counted() > 0, "data: none of {} tokens counts as a target: the masks of {} shards, the first {}, say so",
+            tokens(), shards_.size(), mask_of(files[0]));
 }
 
 std::int64_t TokenData::tokens() const {
@@ -84,15 +86,46 @@ std::int64_t TokenData::skipped_tokens() const {
   return tokens() - used;
 }
 
-void TokenData::read(std::int64_t sequence, std::int32_t* out) const {
+bool TokenData::masked() const {
+  return std::any_of(shards_.begin(), shards_.end(), [](const Shard& shard) { return shard.mask().has_value(); });
+}
+
+std::int64_t TokenData::counted() const {
+  std::int64_t sum = 0;
+  for (const Shard& shard : shards_) sum += shard.mask() ? shard.mask()->counted() : shard.tokens();
+  return sum;
+}
+
+std::size_t TokenData::shard_of(std::int64_t sequence) const {
   NSA_CHECK(sequence >= 0 && sequence < sequences(), "data: sequence {} asked for, but there are {}", sequence,
             sequences());
   // The last shard that starts at or before it; shards without a sequence share their start with the next one.
-  const auto s =
-      static_cast<std::size_t>(std::upper_bound(first_.begin(), first_.end(), sequence) - first_.begin() - 1);
-  const Shard& shard = shards_[s];
+  return static_cast<std::size_t>(std::upper_bound(first_.begin(), first_.end(), sequence) - first_.begin() - 1);
+}
+
+TokenData::Place TokenData::place_of(std::int64_t sequence) const {
+  const std::size_t s = shard_of(sequence);
+  return {shards_[s], (sequence - first_[s]) * T_};
+}
+
+void TokenData::read(std::int64_t sequence, std::int32_t* out) const {
+  const auto [shard, begin] = place_of(sequence);
   const std::int64_t own = shard.info() ? shard.info()->vocab_size : 0;  // padding of the model is no token
-  shard.read((sequence - first_[s]) * T_, T_ + 1, out, own > 0 ? own : model_vocab_);
+  shard.read(begin, T_ + 1, out, own > 0 ? own : model_vocab_);
+}
+
+std::int64_t TokenData::read(std::int64_t sequence, std::int32_t* inputs, std::int32_t* targets) const {
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(T_ + 1));
+  read(sequence, tokens.data());
+  std::copy_n(tokens.data(), T_, inputs);
+  std::copy_n(tokens.data() + 1, T_, targets);
+  const auto [shard, begin] = place_of(sequence);
+  return shard.mask() ? shard.mask()->apply(begin + 1, T_, targets) : T_;
+}
+
+std::int64_t TokenData::counted(std::int64_t sequence) const {
+  const auto [shard, begin] = place_of(sequence);
+  return shard.mask() ? shard.mask()->count(begin + 1, T_) : T_;
 }
 
 std::int64_t TokenData::vocab_size() const {
@@ -121,7 +154,10 @@ std::uint64_t TokenData::tokenizer_hash() const {
 
 std::uint64_t TokenData::fingerprint() const {
   std::vector<std::uint64_t> all;
-  for (const Shard& shard : shards_) all.push_back(shard.fingerprint());
+  for (const Shard& shard : shards_) {
+    all.push_back(shard.fingerprint());
+    if (shard.mask()) all.push_back(shard.mask()->fingerprint());
+  }
   return XXH3_64bits(all.data(), all.size() * sizeof(all[0]));
 }
 
@@ -150,13 +186,16 @@ std::int64_t Loader::sequence_at(std::int64_t position) const {
   return Permutation(S, Rng(seed_, "shuffle").bits(static_cast<std::uint64_t>(epoch)))(position % S);
 }
 
+std::int64_t Loader::counted(std::int64_t position, std::int64_t n) const {
+  if (!data_.masked()) return n * data_.T();
+  std::int64_t sum = 0;
+  for (std::int64_t i = 0; i < n; ++i) sum += data_.counted(sequence_at(position + i));
+  return sum;
+}
+
 void Loader::prepare(std::int64_t position, const HostBatch& into) const {
-  std::vector<std::int32_t> sequence(static_cast<std::size_t>(into.T + 1));
-  for (std::int64_t b = 0; b < into.B; ++b) {
-    data_.read(sequence_at(position + b), sequence.data());
-    std::copy_n(sequence.data(), into.T, into.inputs + b * into.T);
-    std::copy_n(sequence.data() + 1, into.T, into.targets + b * into.T);
-  }
+  for (std::int64_t b = 0; b < into.B; ++b)
+    data_.read(sequence_at(position + b), into.inputs + b * into.T, into.targets + b * into.T);
 }
 
 const HostBatch& Loader::batch(std::int64_t position) {

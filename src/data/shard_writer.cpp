@@ -55,14 +55,14 @@ ShardWriter::ShardWriter(std::string prefix, ShardInfo info, std::int64_t max_to
   NSA_CHECK(max_tokens_ >= 1 && max_tokens_ <= INT32_MAX,
             "shards {}: a shard holds 1 to {} tokens (its header counts in 32 bits), not {}", prefix_, INT32_MAX,
             max_tokens_);
-  NSA_CHECK(info_.eot >= 0 && info_.eot < info_.vocab_size,
+  NSA_CHECK(info_.eot >= -1 && info_.eot < info_.vocab_size,
             "shards {}: end of text is token {}, outside the vocabulary of {}", prefix_, info_.eot, info_.vocab_size);
   const std::filesystem::path folder = std::filesystem::path(prefix_).parent_path();
   if (!folder.empty()) make_folders(folder.string());
   lock_.emplace(prefix_ + ".lock", "shards " + prefix_, "wait for it, stop it, or give these another name");
   lock_->leave_nothing();
   const std::string first = fmt::format("{}_{:06}.bin", prefix_, 0);
-  for (const std::string& file : {first, side_car_of(first)}) {
+  for (const std::string& file : {first, side_car_of(first), mask_of(first)}) {
     NSA_CHECK(!std::filesystem::exists(file),
               "shards {}: {} exists already, and a new set may be shorter: remove the old files ({}_*.bin*) or give "
               "another name",
@@ -76,6 +76,7 @@ ShardWriter::~ShardWriter() {
   for (const std::string& file : files_) {
     ::unlink(temporary(file).c_str());
     ::unlink(temporary(side_car_of(file)).c_str());
+    ::unlink(temporary(mask_of(file)).c_str());
   }
 }
 
@@ -111,6 +112,12 @@ void ShardWriter::close_shard() {
   file_->finish();
   file_.reset();
   write_header();
+  if (!bits_.empty()) {
+    bits_.resize(static_cast<std::size_t>(current_.tokens), true);
+    masks_.push_back(mask_of(files_.back()));
+    write_mask(temporary(masks_.back()), MappedFile("shard", temporary(files_.back())), bits_);
+    bits_.clear();
+  }
   write_side_car(temporary(side_car_of(files_.back())), current_);
   infos_.push_back(current_);
 }
@@ -137,12 +144,29 @@ void ShardWriter::make_room() {
 }
 
 void ShardWriter::append(const std::vector<std::int32_t>& tokens, std::int64_t text_bytes) {
+  append(tokens, nullptr, text_bytes);
+}
+
+void ShardWriter::append(const std::vector<std::int32_t>& tokens, const std::vector<bool>& counts,
+                         std::int64_t text_bytes) {
+  NSA_CHECK(counts.size() == tokens.size(), "shards {}: {} tokens, but a mask for {}", prefix_, tokens.size(),
+            counts.size());
+  append(tokens, &counts, text_bytes);
+}
+
+void ShardWriter::append(const std::vector<std::int32_t>& tokens, const std::vector<bool>* counts,
+                         std::int64_t text_bytes) {
   // A part that crosses into the next shard spreads its bytes in proportion to its tokens.
   std::size_t done = 0;
   std::int64_t bytes_done = 0;
   while (done < tokens.size()) {
     make_room();
     const std::size_t count = std::min(tokens.size() - done, static_cast<std::size_t>(max_tokens_ - current_.tokens));
+    if (counts) {
+      bits_.resize(static_cast<std::size_t>(current_.tokens), true);
+      const auto from = counts->begin() + static_cast<std::ptrdiff_t>(done);
+      bits_.insert(bits_.end(), from, from + static_cast<std::ptrdiff_t>(count));
+    }
     put(tokens.data() + done, count);
     done += count;
     const auto upto = static_cast<std::int64_t>(static_cast<double>(text_bytes) * static_cast<double>(done) /
@@ -156,7 +180,7 @@ void ShardWriter::append(const std::vector<std::int32_t>& tokens, std::int64_t t
 void ShardWriter::end_document() {
   make_room();
   const auto eot = static_cast<std::int32_t>(info_.eot);
-  put(&eot, 1);
+  if (eot >= 0) put(&eot, 1);
   ++current_.documents;
   ++total_.documents;
 }
@@ -173,7 +197,8 @@ void ShardWriter::finish() {
     rename_or_fail(temporary(file), file);
     renamed.push_back(file);
   };
-  try {  // side-cars first: a shard that can be seen is complete
+  try {  // what stands beside a shard first: one that can be seen is complete
+    for (const std::string& file : masks_) rename(file);
     for (const std::string& file : files_) rename(side_car_of(file));
     for (const std::string& file : files_) rename(file);
   } catch (...) {

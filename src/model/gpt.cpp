@@ -59,7 +59,7 @@ void Gpt::train(Device& dev, Out losses, In tokens, In targets, float scale, Rec
     const Tensor h = activation(), dh = activation();
     const Tensor rstd = dev.work.take(DType::f32, {batch.N()}, Purpose::activations);
     norm_.forward(dev, h, rstd, x[L]);
-    head_losses(dev, losses, h, targets.view({batch.N()}), HeadBackward{dh, scale});
+    head_losses(dev, losses, h, targets.view({batch.N()}), {dh, scale});
     norm_.backward(dev, d, dh, x[L], rstd);
   }
   for (std::size_t i = L; i-- > 0;) {
@@ -73,23 +73,32 @@ void Gpt::train(Device& dev, Out losses, In tokens, In targets, float scale, Rec
   op::embedding_backward(dev, embed_->grad, d, flat_tokens);
 }
 
-void Gpt::head_losses(Device& dev, Out losses, In h, In targets, const std::optional<HeadBackward>& backward) const {
+template <class F>
+void Gpt::head_chunks(Device& dev, In h, F&& f) const {
   ArenaScope scope(dev.work);
   const std::int64_t N = h.dim(0), chunk = head_rows(N);
   const Tensor logits = dev.work.take(type_, {chunk, config_.vocab_size}, Purpose::logits);
   for (std::int64_t begin = 0; begin < N; begin += chunk) {
     const std::int64_t end = std::min(N, begin + chunk);
-    const Tensor part = logits.rows(0, end - begin), h_part = h.rows(begin, end);
-    const Tensor losses_part = losses.rows(begin, end), targets_part = targets.rows(begin, end);
-    op::matmul_forward(dev, part, h_part, head(), Write::overwrite);
-    if (!backward) {
-      op::cross_entropy_forward(dev, losses_part, part, targets_part);
-      continue;
-    }
-    op::cross_entropy_forward_backward(dev, losses_part, part, targets_part, backward->scale);
-    op::matmul_backward_weight(dev, head_grad(), part, h_part);
-    op::matmul_backward_input(dev, backward->dh.rows(begin, end), part, head(), Write::overwrite);
+    const Tensor part = logits.rows(0, end - begin);
+    op::matmul_forward(dev, part, h.rows(begin, end), head(), Write::overwrite);
+    f(begin, end, part);
   }
+}
+
+void Gpt::head_losses(Device& dev, Out losses, In h, In targets, const HeadBackward& backward) const {
+  head_chunks(dev, h, [&](std::int64_t begin, std::int64_t end, InOut logits) {
+    op::cross_entropy_forward_backward(dev, losses.rows(begin, end), logits, targets.rows(begin, end), backward.scale);
+    op::matmul_backward_weight(dev, head_grad(), logits, h.rows(begin, end));
+    op::matmul_backward_input(dev, backward.dh.rows(begin, end), logits, head(), Write::overwrite);
+  });
+}
+
+void Gpt::head_losses(Device& dev, Out losses, Out hits, In h, In targets) const {
+  head_chunks(dev, h, [&](std::int64_t begin, std::int64_t end, In logits) {
+    op::cross_entropy_forward(dev, losses.rows(begin, end), logits, targets.rows(begin, end));
+    op::argmax_hits(dev, hits.rows(begin, end), logits, targets.rows(begin, end));
+  });
 }
 
 void Gpt::forward_only(Device& dev, Out x, In tokens, const LookAtBlock& look) const {
@@ -104,7 +113,7 @@ void Gpt::forward_only(Device& dev, Out x, In tokens, const LookAtBlock& look) c
   }
 }
 
-void Gpt::evaluate(Device& dev, Out losses, In tokens, In targets) const {
+void Gpt::evaluate(Device& dev, Out losses, Out hits, In tokens, In targets) const {
   ArenaScope scope(dev.work);
   const std::int64_t N = tokens.numel();
   const Tensor x = dev.work.take(type_, {N, config_.hidden_size}, Purpose::activations);
@@ -112,7 +121,7 @@ void Gpt::evaluate(Device& dev, Out losses, In tokens, In targets) const {
   const Tensor rstd = dev.work.take(DType::f32, {N}, Purpose::activations);
   forward_only(dev, x, tokens, {});
   norm_.forward(dev, h, rstd, x);
-  head_losses(dev, losses, h, targets.view({N}), std::nullopt);
+  head_losses(dev, losses, hits, h, targets.view({N}));
 }
 
 void Gpt::logits(Device& dev, Out logits, In tokens, const LookAtBlock& look) const {

@@ -116,6 +116,15 @@ void add_rows(Comparison& c) {
   };
   constexpr Row::Kind kMeasured = Row::Kind::measured, kExact = Row::Kind::exact;
   add_losses(c, val_step, last_common, add);
+  const auto masked = [](const History* run) {
+    return std::any_of(run->vals.begin(), run->vals.end(), [](const ValPoint& v) { return std::isfinite(v.counted); });
+  };
+  if (std::any_of(runs.begin(), runs.end(), masked)) {  // elsewhere it says less than the loss
+    add("answers right", Unit::share, kMeasured, val_step, [&](const History& run) {
+      const ValPoint* val = val_at(run, val_step);
+      return val ? val->accuracy : kMissing;
+    });
+  }
   add("tokens per second", Unit::per_second, kMeasured, kMissing,
       [](const History& run) { return run.median_tokens_per_s; });
   add("time per step", Unit::milliseconds, kMeasured, kMissing, [](const History& run) { return run.median_ms; });

@@ -86,6 +86,8 @@ MetricsReader::Column MetricsReader::column_of(std::string_view key) {
                                                                    {"skipped", skipped},
                                                                    {"val_loss", val_loss},
                                                                    {"bits_per_byte", bits_per_byte},
+                                                                   {"val_accuracy", val_accuracy},
+                                                                   {"counted", counted},
                                                                    {"layers", layers},
                                                                    {"path", path},
                                                                    // the spellings of other programs
@@ -280,7 +282,7 @@ void MetricsReader::store_step(const std::array<double, columns>& value) {
 void MetricsReader::store_val(const std::array<double, columns>& value, double loss_value) {
   const double at = records.steps.empty() ? kMissing : records.steps.back().seconds;
   records.vals.push_back({value[step], value[tokens], std::isfinite(value[seconds]) ? value[seconds] : at, loss_value,
-                          value[bits_per_byte], loss_value});
+                          value[bits_per_byte], loss_value, value[val_accuracy], value[counted]});
 }
 
 /// A resumed run writes steps again: what is there from `first_step` on is void.

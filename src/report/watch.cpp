@@ -42,6 +42,7 @@ std::string progress(const Records& run, const std::string& name, double age) {
     const ValPoint& val = run.vals.back();
     out += fmt::format(", validation {} at step {}", number(val.loss, 4), grouped(static_cast<std::int64_t>(val.step)));
     if (std::isfinite(val.bits_per_byte)) out += fmt::format(" ({} bits per byte)", number(val.bits_per_byte, 4));
+    if (std::isfinite(val.counted)) out += fmt::format(" ({} of the answers right)", percent(val.accuracy));
   }
   return out + "\n";
 }

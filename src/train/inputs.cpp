@@ -11,6 +11,7 @@
 #include <set>
 
 #include "core/file.h"
+#include "train/step.h"
 
 namespace nsa {
 
@@ -19,6 +20,18 @@ namespace {
 std::optional<data::TokenData> open_val(const Config& config) {
   if (config.data.val.empty()) return std::nullopt;
   return data::TokenData(config.data.val, config.data.sequence_length, config.model.vocab_size, config.data.headerless);
+}
+
+// A mean over nothing is no validation.
+void check_val(const Config& config, const data::TokenData& val) {
+  const std::int64_t sequences = sequences_of(val, config.eval.batches, config.train.micro_batch);
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    if (val.counted(s) > 0) return;
+  }
+  fail_usage(
+      "data.val: no target counts in the {} sequences that a validation reads ({}): set eval.batches to 0 to read all, "
+      "or look at the masks (inspect_shard)",
+      sequences, val.shards().front().path());
 }
 
 std::optional<data::Tokenizer> open_tokenizer(const Config& config, const data::TokenData& data) {
@@ -62,6 +75,7 @@ Inputs::Inputs(const Config& config)
     : train(config.data.train, config.data.sequence_length, config.model.vocab_size, config.data.headerless),
       val(open_val(config)),
       tokenizer(open_tokenizer(config, train)) {
+  if (val && val->masked()) check_val(config, *val);
   if (tokenizer) token_bytes = bytes_of_tokens(*tokenizer, config.model.vocab_size);
   const std::string shared = val ? shared_shards(train, *val) : "";
   if (!shared.empty()) warnings.push_back(shared);

@@ -29,10 +29,15 @@ double share_of(double part, double whole) { return whole > 0 ? part / whole : 0
 
 Table data_table(const std::vector<DataRow>& data) {
   Table table{"data", {"", "shards", "tokens", "sequences", "skipped", "bytes/token"}, {}};
+  const bool masked = std::any_of(data.begin(), data.end(), [](const DataRow& d) { return d.counted.has_value(); });
+  if (masked) table.head.push_back("targets");
   for (const DataRow& d : data) {
     table.rows.push_back({d.split, grouped(d.shards), grouped(d.tokens), grouped(d.sequences),
                           grouped(d.skipped_tokens),
                           d.bytes_per_token > 0 ? fmt::format("{:.3f}", d.bytes_per_token) : "unknown"});
+    if (masked)
+      table.rows.back().push_back(
+          percent(share_of(static_cast<double>(d.counted.value_or(d.tokens)), static_cast<double>(d.tokens)), 2));
   }
   return table;
 }
@@ -62,6 +67,32 @@ Table memory_table(const std::vector<MemoryRow>& memory) {
   }
   row("total", total);
   return table;
+}
+
+/// "depth00 12.5 %, depth10 50.0 %": what the shards' names have in common is left out, whole words of it.
+std::string by_shard(const std::vector<ValRecord::Shard>& shards) {
+  std::vector<std::string> names;
+  for (const ValRecord::Shard& s : shards) names.push_back(s.path.substr(s.path.rfind('/') + 1));
+  const auto [low, high] = std::minmax_element(names.begin(), names.end());
+  const auto common = [](auto a, auto a_end, auto b, auto b_end) {
+    std::size_t same = 0, words = 0;
+    for (; a != a_end && b != b_end && *a == *b; ++a, ++b) {
+      ++same;
+      if (*a == '_' || *a == '.') words = same;
+    }
+    return words;
+  };
+  const std::size_t head = common(low->begin(), low->end(), high->begin(), high->end());
+  std::size_t tail = std::string::npos;
+  for (const std::string& name : names)
+    tail = std::min(tail, common(name.rbegin(), name.rend(), names[0].rbegin(), names[0].rend()));
+  std::string out;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string label =
+        head + tail < names[i].size() ? names[i].substr(head, names[i].size() - head - tail) : names[i];
+    out += fmt::format("{}{} {}", i ? ", " : "", label, percent(shards[i].accuracy));
+  }
+  return out;
 }
 
 }  // namespace
@@ -150,9 +181,10 @@ struct RunLog::Impl {
 
 std::string RunLog::Impl::line(const StepRecord& r, const Speed& speed) {
   const std::string total = fmt::format("{}", options.total_steps);
-  std::string out =
-      fmt::format("step {:>{}}/{}  loss {:.4f}  norm {:.3f}  lr {:.2e}  {:.0f} ms  {} tok/s", r.step, total.size(),
-                  total, r.loss, r.grad_norm, r.lr, r.ms, human_count(std::round(speed.tokens_per_s)));
+  const std::string losses = r.skipped == kNoTargets ? "no target of this batch counts"
+                                                     : fmt::format("loss {:.4f}  norm {:.3f}", r.loss, r.grad_norm);
+  std::string out = fmt::format("step {:>{}}/{}  {}  lr {:.2e}  {:.0f} ms  {} tok/s", r.step, total.size(), total,
+                                losses, r.lr, r.ms, human_count(std::round(speed.tokens_per_s)));
   if (speed.share_of_peak) out += "  " + percent(*speed.share_of_peak, 0) + " of peak";
   out += "  ETA " + human_duration(eta(r));
   if (!r.skipped.empty()) out += fmt::format("  SKIPPED ({})", r.skipped);
@@ -209,8 +241,11 @@ void RunLog::val(const ValRecord& r) {
     values.emplace_back("val/bits_per_byte", *r.bits_per_byte);
     line += fmt::format(", {:.4f} bits per byte", *r.bits_per_byte);
   }
+  values.emplace_back("val/accuracy", r.accuracy);
+  if (r.counted) line += fmt::format(", {} of {} answers right", percent(r.accuracy), grouped(*r.counted));
   impl_->scalars(r.step, values);
   impl_->logger.info("{}", r.seconds > 0 ? line + " (" + human_duration(r.seconds) + ")" : line);
+  if (r.shards.size() > 1) impl_->logger.info("answers right: {}", by_shard(r.shards));
 }
 
 void RunLog::gates(std::int64_t step, const std::vector<std::array<double, 3>>& layers) {

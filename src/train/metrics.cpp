@@ -71,6 +71,11 @@ std::string json_line(const StepRecord& r, const Speed& speed) {
 std::string json_line(const ValRecord& r) {
   Json record{{"type", "val"}, {"step", r.step}, {"tokens", r.tokens}, {"loss", r.loss}};
   if (r.bits_per_byte) record["bits_per_byte"] = *r.bits_per_byte;
+  record["val_accuracy"] = r.accuracy;
+  if (r.counted) record["counted"] = *r.counted;
+  for (const ValRecord::Shard& s : r.shards)
+    record["shards"].push_back(
+        {{"shard", s.path}, {"counted", s.counted}, {"loss", s.loss}, {"val_accuracy", s.accuracy}});
   return line_of(record);
 }
 

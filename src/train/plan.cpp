@@ -33,7 +33,7 @@ MemoryPlan plan_memory(const Config& config) {
   adamw_step(dev, gpt.params(), config.train.optimizer, 0, 1, 1);
   if (!config.data.val.empty()) {
     for (std::int64_t b : {B, std::int64_t{1}})
-      gpt.evaluate(dev, batch.first(b).losses, batch.first(b).tokens, batch.first(b).targets);
+      gpt.evaluate(dev, batch.first(b).losses, batch.first(b).hits, batch.first(b).tokens, batch.first(b).targets);
   }
   if (config.eval.sample_every) plan_next_logits(dev, gpt, T);
   return {peak_of(dev.params), peak_of(dev.work)};

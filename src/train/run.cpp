@@ -43,7 +43,8 @@ DataRow data_row(const char* split, const data::TokenData& data) {
           data.tokens(),
           data.sequences(),
           data.skipped_tokens(),
-          data.bytes_per_token()};
+          data.bytes_per_token(),
+          data.masked() ? std::optional(data.counted()) : std::nullopt};
 }
 
 // One launch of a run. Members are constructed in the order in which a launch proceeds; each throws its own sentence.
@@ -191,7 +192,7 @@ void Run::say_start() {
   record.peak_gflops = measure_fma_gflops(dev_.threads);
   record.memory_bytes = static_cast<std::int64_t>(plan_.bytes());
   record.tokenizer_hash = inputs_.tokenizer ? inputs_.tokenizer->hash() : inputs_.train.tokenizer_hash();
-  record.bytes_per_token = inputs_.train.bytes_per_token();
+  if (!inputs_.train.masked()) record.bytes_per_token = inputs_.train.bytes_per_token();
   record.resumed_from = resumed_from_;
   log_.start(record);
   log_.info(fmt::format("ready after {:.0f} ms ({} {:.0f} ms)", seconds_since(started_) * 1e3,
@@ -268,6 +269,13 @@ void Run::validate_now() {
   const Validation v = validate(dev_, gpt_, *inputs_.val, config_.eval.batches, batch_, inputs_.token_bytes);
   record.loss = v.loss;
   record.bits_per_byte = bits_per_byte(v);
+  record.accuracy = v.accuracy;
+  if (v.counted < v.tokens) record.counted = v.counted;
+  for (std::size_t i = 0; i < v.shards.size(); ++i) {
+    const Validation::Part& part = v.shards[i];
+    if (part.counted)
+      record.shards.push_back({inputs_.val->shards()[i].path(), part.counted, part.loss, part.accuracy});
+  }
   record.seconds = seconds_since(start);
   log_.val(record);
 }
@@ -311,9 +319,9 @@ Exit Run::go() {
       end_with(error);
     }
     if (diverged()) {
-      throw Error(fmt::format("{} steps in a row were skipped (non-finite loss or gradient norm, or an outlier above "
-                              "train.skip_outlier_z); stopped at step {}, {}: a lower train.optimizer.lr or a longer "
-                              "warm-up is the usual cure",
+      throw Error(fmt::format("{} steps in a row were skipped (non-finite loss or gradient norm, an outlier above "
+                              "train.skip_outlier_z, or no target that counts); stopped at step {}, {}: a lower "
+                              "train.optimizer.lr or a longer warm-up is the usual cure",
                               state_.skipped_in_row, state_.step, save_at_end().said),
                   Exit::non_finite);
     }

@@ -81,10 +81,14 @@ TEST_CASE("evaluate gives the training losses, next_logits the last row of logit
     SmallModel m(small_config(type), 1, 40);
     m.train();
     TestDevice dev(2);
-    const Tensor losses = make(dev, {40}), all = make(dev, {40, 37}), next = make(dev, {1, 37});
-    m.gpt->evaluate(dev, losses, m.tokens, m.targets);
+    const Tensor losses = make(dev, {40}), hits = make(dev, {40}), all = make(dev, {40, 37}),
+                 next = make(dev, {1, 37});
+    m.gpt->evaluate(dev, losses, hits, m.tokens, m.targets);
     CHECK(same_bits(losses, m.losses));
     m.gpt->logits(dev, all, m.tokens);
+    const Tensor likeliest = make(dev, {40});
+    op::argmax_hits(dev, likeliest, all, m.targets.view({40}));
+    CHECK(same_bits(hits, likeliest));
     m.gpt->next_logits(dev, next, m.tokens, 39);
     CHECK(difference(next, values(all.rows(39, 40))).error < 1e-6);
     m.gpt->next_logits(dev, next, m.tokens, 12);  // what stands after position 12 does not matter

@@ -21,6 +21,7 @@ struct Synthetic {
   int vocab = 256;
   double bytes_per_token = 1.02;          // of the validation text; 0: no bits per byte
   int diverges_at = 0, max_skipped = 20;  // from there on no finite loss; 0: never
+  double accuracy = 0;                    // of masked validation data; 0: none are
   bool trouble = false;                   // spikes, skipped steps, null losses
   bool cut_last = false;                  // the last line ends in its middle
 };
@@ -72,10 +73,11 @@ inline std::string metrics_text(const Synthetic& s) {
     if (s.val_every && (step % s.val_every == 0 || step == s.planned)) {
       const double val = true_loss(s, step) + 0.03 + 0.006 * noise.normal(i + 300000) + 0.012 * data.normal(77);
       out += fmt::format(
-          R"({{"type":"val","step":{},"tokens":{},"loss":{:.5f}{}}})"
+          R"({{"type":"val","step":{},"tokens":{},"loss":{:.5f}{}{}}})"
           "\n",
           step, step * 8192LL, val,
-          s.bytes_per_token > 0 ? fmt::format(R"(,"bits_per_byte":{:.5f})", val / 0.693147 / s.bytes_per_token) : "");
+          s.bytes_per_token > 0 ? fmt::format(R"(,"bits_per_byte":{:.5f})", val / 0.693147 / s.bytes_per_token) : "",
+          s.accuracy > 0 ? fmt::format(R"(,"val_accuracy":{:.4f},"counted":512)", s.accuracy) : "");
       if (s.attention == "nsa") {
         std::string layers;
         for (int l = 0; l < s.layers; ++l) {

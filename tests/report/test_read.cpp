@@ -56,20 +56,21 @@ TEST_CASE("numbers are read as strtod reads them") {
 }
 
 TEST_CASE("records of metrics.jsonl") {
-  const Records run = read_text(R"({"type":"run","version":"0.1","command":"nsa train \"a\".json",)"
-                                R"("config":{"train":{"tokens":1000,"batch_tokens":300,"seed":7},)"
-                                R"("data":{"val":["a","b"]}},"parameters":12,"resumed_from":0})"
-                                "\n" +
-                                kStep1 +
-                                R"({"type":"val","step":1,"tokens":9,"loss":3.75,"bits_per_byte":1.5})"
-                                "\n"
-                                R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})"
-                                "\n"
-                                R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})"
-                                "\n"
-                                R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})"
-                                "\n" +
-                                kStep2);
+  const Records run =
+      read_text(R"({"type":"run","version":"0.1","command":"nsa train \"a\".json",)"
+                R"("config":{"train":{"tokens":1000,"batch_tokens":300,"seed":7},)"
+                R"("data":{"val":["a","b"]}},"parameters":12,"resumed_from":0})"
+                "\n" +
+                kStep1 +
+                R"({"type":"val","step":1,"tokens":9,"loss":3.75,"bits_per_byte":1.5,"val_accuracy":0.25,"counted":8})"
+                "\n"
+                R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})"
+                "\n"
+                R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})"
+                "\n"
+                R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})"
+                "\n" +
+                kStep2);
   CHECK(run.info.config_value("train.seed") == "7");
   CHECK(run.info.config_value("data.val") == "[\"a\",\"b\"]");
   CHECK(run.info.command == "nsa train \"a\".json");
@@ -81,6 +82,8 @@ TEST_CASE("records of metrics.jsonl") {
   CHECK(std::isnan(run.steps[1].grad_norm));
   REQUIRE(run.vals.size() == 1);
   CHECK(run.vals[0].seconds == 0.5);  // of the step it describes
+  CHECK(run.vals[0].accuracy == 0.25);
+  CHECK(run.vals[0].counted == 8);
   REQUIRE(run.gates.size() == 1);
   CHECK(run.gates[0].layers[1][2] == 0.6f);
   CHECK(std::isnan(run.gates[0].layers[1][1]));

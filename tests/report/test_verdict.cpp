@@ -215,3 +215,20 @@ TEST_CASE("validations that no step has in common are shown and not subtracted")
   REQUIRE(m.row("last validation loss"));
   CHECK(std::isnan(m.row("last validation loss")->differences[1].mean));
 }
+
+TEST_CASE("on masked data the table has the share of right answers; elsewhere it says less than the loss") {
+  std::vector<test::Synthetic> all{made("full-seed1", "bytes", 1.5, 0), made("nsa-seed1", "bytes", 1.4, 0)};
+  all[0].attention = "full";
+  all[0].accuracy = 0.25, all[1].accuracy = 0.75;
+  const Made m(all);
+  const Row* row = m.row("answers right");
+  REQUIRE(row);
+  CHECK(row->step == 400);
+  CHECK(row->groups[0].mean == Approx(0.25));
+  CHECK(row->differences[1].mean == Approx(0.5));
+  CHECK(has(m.page(), "answers right"));
+  CHECK(has(m.verdict(), "validation loss"));
+  CHECK(has(watch_text(read_run(m.dir.path() + "/runs/nsa-seed1"), "nsa", 0, 80), "75.0 % of the answers right"));
+
+  CHECK(!Made({made("a-seed1", "bytes", 1.5, 1), made("b-seed1", "bytes", 1.4, 1)}).row("answers right"));
+}

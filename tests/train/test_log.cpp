@@ -241,6 +241,41 @@ TEST_CASE("start tables add up and line up") {
   CHECK(text.find("unknown") != std::string::npos);
 }
 
+TEST_CASE("what is said of masked data: the share of targets, the answers right, those of each shard") {
+  StartTables t;
+  t.data = {{"train", 2, 1000, 976, 24, 1, 250}, {"val", 1, 5000, 4, 0, 1}};
+  const std::string text = to_text(t);
+  CHECK(text.find("targets") != std::string::npos);
+  CHECK(text.find("25.00 %") != std::string::npos);
+  CHECK(text.find("100.00 %") != std::string::npos);
+
+  TempDir dir;
+  RunLog log({dir.path(), 10, 1, false, false});
+  log.start(run_record(0));
+  ValRecord val;
+  val.step = 2, val.loss = 1.5, val.accuracy = 0.125, val.counted = 1600;
+  val.shards = {{"data/needle_val_depth00_000000.bin", 800, 1, 0.25},
+                {"data/needle_val_depth05_000000.bin", 800, 2, 0}};
+  log.val(val);
+  StepRecord empty = step_record(3);
+  empty.loss = empty.grad_norm = kNan, empty.skipped = kNoTargets;
+  log.step(empty);
+  const auto r = lines_of(dir.path() + "/metrics.jsonl");
+  CHECK(r[1]["val_accuracy"] == 0.125);
+  CHECK(r[1]["counted"] == 1600);
+  CHECK_FALSE(r[1].contains("bits_per_byte"));
+  CHECK(
+      r[1]["shards"][1] ==
+      json({{"shard", "data/needle_val_depth05_000000.bin"}, {"counted", 800}, {"loss", 2.0}, {"val_accuracy", 0.0}}));
+  CHECK(r[2]["reason"] == "no targets");
+  CHECK(r[2]["loss"].is_null());
+  const std::string said = read_file(dir.path() + "/run.log");
+  CHECK(said.find("loss 1.5000, 12.5 % of 1,600 answers right") != std::string::npos);
+  CHECK(said.find("answers right: depth00 25.0 %, depth05 0.0 %") != std::string::npos);
+  CHECK(said.find("no target of this batch counts") != std::string::npos);
+  CHECK(said.find("nan") == std::string::npos);
+}
+
 TEST_CASE("a folder that cannot be written to is one sentence with its path") {
   try {
     RunLog log({"/nonexistent/run", 10, 1, false, false});
