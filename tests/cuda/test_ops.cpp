@@ -180,6 +180,52 @@ TEST_CASE("cuda: sum of rows") {
   check_close("sums", result, want, 1e-6);
 }
 
+TEST_CASE("cuda: cross-entropy, ignored targets, vocabularies of any width") {
+  struct Case {
+    std::int64_t N, V;
+    double spread;
+  };
+  const DType type = any_type();
+  const auto [N, V, spread] =
+      GENERATE(Case{1, 3, 1}, Case{7, 1, 1}, Case{9, 33, 3}, Case{3, 1024, 3}, Case{2, 5001, 30});
+  KernelDevice dev;
+  const Tensor x = random(dev, {N, V}, "logits", spread, 0, type), losses = make(dev, {N}), losses2 = make(dev, {N}),
+               targets = random_ints(dev, {N}, "targets", 0, static_cast<std::int32_t>(V));
+  if (N > 1) set_at(targets, N / 2, -1);
+  const auto want = ref::cross_entropy_forward(values(x), ints(targets), u(V));
+  const auto d_want = ref::cross_entropy_backward(values(x), ints(targets), u(V), 0.125);
+  const Tensor before = clone(dev, x);
+  cuda::cross_entropy_forward(dev, losses, x, targets);
+  CHECK(same_bits(x, before));
+  check_close("losses", losses, want);
+  cuda::cross_entropy_forward_backward(dev, losses2, x, targets, 0.125f);
+  CHECK(same_bits(losses, losses2));
+  check_rounded("d_logits", x, d_want);
+}
+
+TEST_CASE("cuda: cross-entropy of extreme logits") {
+  const DType type = any_type();
+  KernelDevice dev;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const std::size_t V = 3000;
+  const Tensor x = make(dev, {4, 3000}, type), targets = make(dev, {4}, DType::i32), losses = make(dev, {4});
+  std::vector<float> logits(4 * V, -80);
+  logits[5] = 80;                                                     // row 0: all the mass on one token
+  for (std::size_t v = 0; v < 2048; ++v) logits[V + v] = -kInfinity;  // row 1: whole threads masked
+  for (std::size_t v = 0; v < V; ++v) logits[2 * V + v] = 1e6f;       // row 2: equal and huge
+  logits[3 * V + 1500] = std::numeric_limits<float>::quiet_NaN();     // row 3
+  set(x, logits);
+  set(targets, std::vector<int>{5, 2500, 0, 0});
+  cuda::cross_entropy_forward_backward(dev, losses, x, targets, 1);
+  const auto loss = values(losses), d = values(x);
+  CHECK(loss[0] == Approx(0).margin(1e-6));
+  CHECK(loss[1] == Approx(std::log(952.0)));
+  CHECK(loss[2] == Approx(std::log(3000.0)).epsilon(1e-6));
+  CHECK(std::isnan(loss[3]));
+  CHECK(d[V] == 0);
+  CHECK(d[V + 2500] == Approx(1 / 952.0 - 1).epsilon(type == DType::bf16 ? 1.0 / 256 : 1e-5));
+}
+
 TEST_CASE("cuda: adamw gives what the CPU's gives") {
   KernelDevice dev;
   const std::int64_t n = 7 * kAdamWRange;
