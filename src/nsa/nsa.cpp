@@ -212,5 +212,25 @@ void gate_backward(Device& dev, Out d_logits, Out delta, InOut o_cmp, InOut o_sl
   NSA_DISPATCH(dev, gate_backward, d_logits, delta, o_cmp, o_slc, o_win, gates, d_o);
 }
 
+void look_at_selection(Device& dev, Out means, In q, In kc, In lse, In selected, const NsaShape& geometry,
+                       std::int64_t every) {
+  const Expect expect("look_at_selection", kHeads, q, "q");
+  check_geometry(expect.op, geometry);
+  NSA_CHECK(every >= 1, "{}: every={} must be at least 1, all queries", expect.op, every);
+  const Letters z = check_query_key(expect, q, "kc", kc);
+  expect.dims(means, "means", "(3)", {3}, DType::f32);
+  expect.dims(kc, "kc", "(B,Tc,Hkv,Dk)", {z.B, geometry.Tc(z.T), z.Hkv, z.Dk});
+  expect.dims(lse, "lse", "(B,T,H)", {z.B, z.T, z.H}, DType::f32);
+  check_selected(expect, selected, z, geometry);
+  NSA_DISPATCH(dev, look_at_selection, means, q, kc, lse, selected, geometry, every);
+}
+
+void look_at_outputs(Device& dev, Out mean_squares, In gates, In o_cmp, In o_slc, In o_win) {
+  const Expect expect("look_at_outputs", kGates, o_cmp, "o_cmp");
+  check_gates(expect, o_cmp, "o_cmp", gates, o_cmp, o_slc, o_win);
+  expect.dims(mean_squares, "mean_squares", "(3)", {3}, DType::f32);
+  NSA_DISPATCH(dev, look_at_outputs, mean_squares, gates, o_cmp, o_slc, o_win);
+}
+
 }  // namespace op
 }  // namespace nsa

@@ -12,12 +12,15 @@
 #include <hwy/highway.h>
 
 #include "nsa/cpu/branch_bf16-inl.h"
+#include "nsa/cpu/candidates.h"
 #include "nsa/ops.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nsa {
 namespace HWY_NAMESPACE {
 namespace {
+
+using cpu::Candidates;
 
 constexpr std::int64_t kBlock = 64;       // compressed keys in a block
 constexpr std::int64_t kMaxQueries = 32;  // bounds the buffer when G is small
@@ -127,16 +130,6 @@ HWY_INLINE void keep_best(std::int32_t* index, float* score, float* best_of_grou
   }
 }
 
-/// Blocks [0, init) and (c - local, c], clipped to [0, c], are forced; the free ones lie between.
-struct Candidates {
-  std::int64_t current, first_free, last_free;  ///< free blocks [first_free, last_free)
-  Candidates(const NsaShape& geometry, std::int64_t t)
-      : current(t / geometry.l_sel),
-        first_free(std::min(geometry.init, current + 1)),
-        last_free(std::max(first_free, current + 1 - geometry.local)) {}
-  std::int64_t forced() const { return first_free + current + 1 - last_free; }
-};
-
 /// Ascending into selected (n), -1 at the end
 HWY_INLINE void write_selected(std::int32_t* selected, const NsaShape& geometry, const Candidates& c,
                                std::int32_t* free, std::int64_t n_free) {
@@ -185,7 +178,7 @@ HWY_NOINLINE void select_tile(const BranchDims& dims, const ScoreDims& scores, c
     float* p = scratch.p + i * scores.columns + scores.lead;
     std::fill(p - scores.lead, p, 0.0f);
     if (written < used) std::fill(p + written, p + used, 0.0f);
-    const std::int64_t n_free = std::clamp<std::int64_t>(geometry.n - c.forced(), 0, c.last_free - c.first_free);
+    const std::int64_t n_free = c.taken(geometry.n);
     score_blocks(scratch.score, p, c.first_free, c.last_free, ratio, geometry.l / geometry.d);
     keep_best(scratch.index, scratch.score, scratch.best, round_up(c.last_free, kTileN) / kTileN, n_free);
     write_selected(out, geometry, c, scratch.index, n_free);
