@@ -54,6 +54,18 @@ struct ValRecord {
   std::vector<Shard> shards = {};            ///< of masked data in several shards: those in which some count
 };
 
+/// What a look (train/look.h) sees of the branches cmp, slc, win of one NSA layer. NaN: no query could tell.
+struct LayerLook {
+  std::array<double, 3> gate{};  ///< mean
+  std::array<double, 3> rms{};   ///< of gate times output, over tokens, heads and dims
+  double entropy = 0;            ///< of the compression attention; 1: spread evenly over the visible blocks
+  double covered = 0;            ///< share of the compression attention's mass that the selected blocks hold
+  double chance = 0;             ///< what `covered` would be if the free blocks were drawn at random
+
+  /// Each branch's part of the sum of the three rms; 0 when all are 0.
+  std::array<double, 3> share() const;
+};
+
 // ---- start-up tables
 
 struct DataRow {
@@ -111,8 +123,8 @@ class RunLog {
   void start(const RunRecord& record);
   void step(const StepRecord& record);
   void val(const ValRecord& record);
-  /// NSA: per layer {cmp, slc, win}.
-  void gates(std::int64_t step, const std::vector<std::array<double, 3>>& layers);
+  /// NSA: a look, layer by layer.
+  void gates(std::int64_t step, const std::vector<LayerLook>& layers);
   void checkpoint(std::int64_t step, const std::string& path, double ms);
   void sample(std::int64_t step, const std::string& text);
   /// The records so far are on the disk: before the checkpoint they lead up to.

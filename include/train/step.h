@@ -20,7 +20,7 @@ struct BatchBuffers {
   Tensor losses;           // (B*T) f32
   Tensor hits;             // (B*T) f32, of a validation
   Tensor sums;             // (2) f32: of the losses, of the squared gradients or the hits; all the host reads of a step
-  Tensor gate_sums;        // NSA: (L,3) f32, of the gates of every layer and branch, when looked at
+  Tensor looks;            // NSA: of every layer (train/look.h)
   BatchBuffers(Device& dev, const Config& config);
   /// The first b sequences of the buffers.
   BatchBuffers first(std::int64_t b) const;
@@ -28,11 +28,6 @@ struct BatchBuffers {
  private:
   BatchBuffers() = default;
 };
-
-/// Fills batch.gate_sums: to be given to train_step.
-LookAtBlock look_at_gates(Device& dev, const BatchBuffers& batch);
-/// Mean gates {cmp, slc, win} of every layer, out of gate_sums.
-std::vector<std::array<double, 3>> mean_gates(const BatchBuffers& batch, const Config& config);
 
 struct StepResult {
   double loss = 0, grad_norm = 0, lr = 0;  ///< loss: mean over the targets that count, nats per token

@@ -248,12 +248,23 @@ void RunLog::val(const ValRecord& r) {
   if (r.shards.size() > 1) impl_->logger.info("answers right: {}", by_shard(r.shards));
 }
 
-void RunLog::gates(std::int64_t step, const std::vector<std::array<double, 3>>& layers) {
+void RunLog::gates(std::int64_t step, const std::vector<LayerLook>& layers) {
   impl_->write(json_gates(step, layers));
   std::vector<std::pair<std::string, double>> values;
+  const auto add = [&](const char* what, std::size_t layer, const char* which, double value) {
+    if (std::isfinite(value)) values.emplace_back(fmt::format("{}/layer{}{}", what, layer, which), value);
+  };
   for (std::size_t l = 0; l < layers.size(); ++l) {
-    for (std::size_t branch = 0; branch < 3; ++branch)
-      values.emplace_back(fmt::format("gates/layer{}/{}", l, kBranches[branch]), layers[l][branch]);
+    const LayerLook& look = layers[l];
+    for (std::size_t b = 0; b < 3; ++b) {
+      const std::string branch = std::string("/") + kBranches[b];
+      add("gates", l, branch.c_str(), look.gate[b]);
+      add("output_rms", l, branch.c_str(), look.rms[b]);
+      add("output_share", l, branch.c_str(), look.share()[b]);
+    }
+    add("entropy", l, "", look.entropy);
+    add("coverage", l, "/selected", look.covered);
+    add("coverage", l, "/chance", look.chance);
   }
   impl_->scalars(step, values);
 }

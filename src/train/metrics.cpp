@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -19,6 +20,10 @@ namespace {
 using Json = nlohmann::ordered_json;  // fields in the order of docs/metrics.md
 
 std::string line_of(const Json& record) { return record.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+/// Six digits: what a person reads, and a third of the bytes.
+double rounded(double x) { return std::isfinite(x) ? std::strtod(fmt::format("{:.6g}", x).c_str(), nullptr) : x; }
+std::array<double, 3> rounded(const std::array<double, 3>& x) { return {rounded(x[0]), rounded(x[1]), rounded(x[2])}; }
 
 /// Does the line belong into the file of a run that stands at `step`?
 bool keep(std::string_view line, std::int64_t step) {
@@ -79,8 +84,54 @@ std::string json_line(const ValRecord& r) {
   return line_of(record);
 }
 
-std::string json_gates(std::int64_t step, const std::vector<std::array<double, 3>>& layers) {
-  return line_of({{"type", "gates"}, {"step", step}, {"layers", layers}});
+std::array<double, 3> LayerLook::share() const {
+  const double sum = rms[0] + rms[1] + rms[2];
+  if (sum == 0) return {};
+  return {rms[0] / sum, rms[1] / sum, rms[2] / sum};
+}
+
+std::string json_gates(std::int64_t step, const std::vector<LayerLook>& layers) {
+  Json gates = Json::array(), entropy = gates, coverage = gates, rms = gates, share = gates;
+  for (const LayerLook& look : layers) {
+    gates.push_back(rounded(look.gate));
+    entropy.push_back(rounded(look.entropy));
+    coverage.push_back({rounded(look.covered), rounded(look.chance)});
+    rms.push_back(rounded(look.rms));
+    share.push_back(rounded(look.share()));
+  }
+  return line_of({{"type", "gates"},
+                  {"step", step},
+                  {"layers", gates},
+                  {"entropy", entropy},
+                  {"coverage", coverage},
+                  {"output_rms", rms},
+                  {"output_share", share}});
+}
+
+std::vector<std::pair<std::int64_t, std::vector<LayerLook>>> looks_in(const std::string& text) {
+  const std::string begin = line_of({{"type", "gates"}}), opening = begin.substr(0, begin.size() - 1) + ",";
+  const auto number = [](const Json& value) { return value.is_number() ? value.get<double>() : std::nan(""); };
+  std::vector<std::pair<std::int64_t, std::vector<LayerLook>>> looks;
+  for (std::size_t at = 0, end = 0; at < text.size(); at = end + 1) {
+    end = std::min(text.find('\n', at), text.size());
+    if (text.compare(at, opening.size(), opening) != 0) continue;
+    const Json record = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(at),
+                                    text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    if (!record.is_object() || !record.contains("output_rms")) continue;
+    std::vector<LayerLook> layers;
+    for (std::size_t l = 0; l < record["layers"].size(); ++l) {
+      LayerLook look;
+      for (std::size_t b = 0; b < 3; ++b) {
+        look.gate[b] = number(record["layers"][l][b]);
+        look.rms[b] = number(record["output_rms"][l][b]);
+      }
+      look.entropy = number(record["entropy"][l]);
+      look.covered = number(record["coverage"][l][0]), look.chance = number(record["coverage"][l][1]);
+      layers.push_back(look);
+    }
+    looks.emplace_back(record["step"].get<std::int64_t>(), std::move(layers));
+  }
+  return looks;
 }
 
 std::string json_checkpoint(std::int64_t step, const std::string& path, double ms) {

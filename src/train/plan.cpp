@@ -1,5 +1,6 @@
 #include "train/plan.h"
 
+#include "train/look.h"
 #include "train/make_device.h"
 #include "train/optimizer.h"
 #include "train/step.h"
@@ -27,7 +28,7 @@ MemoryPlan plan_memory(const Config& config) {
   const BatchBuffers batch(dev, config);
   op::fill(dev, gpt.params().slabs().grad, 0.0f);
   gpt.train(dev, batch.losses, batch.tokens, batch.targets, 1.0f, config.train.recompute,
-            batch.gate_sums ? look_at_gates(dev, batch) : LookAtBlock{});
+            batch.looks ? look_at_branches(dev, batch.looks, config) : LookAtBlock{});
   op::sum(dev, batch.sums.rows(0, 1), batch.losses, Write::overwrite);
   op::sum_squares(dev, batch.sums.rows(1, 2), gpt.params().slabs().grad, Write::overwrite);
   adamw_step(dev, gpt.params(), config.train.optimizer, 0, 1, 1);

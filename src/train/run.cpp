@@ -16,11 +16,13 @@
 #include "model/flops.h"
 #include "train/inputs.h"
 #include "train/log.h"
+#include "train/look.h"
 #include "train/metrics.h"
 #include "train/plan.h"
 #include "train/resume.h"
 #include "train/restart.h"
 #include "train/run_lock.h"
+#include "train/silence.h"
 #include "train/step.h"
 
 namespace nsa {
@@ -98,6 +100,7 @@ class Run {
   data::Loader loader_;
   TrainState state_;
   OutlierWindow losses_, norms_;
+  Silence silence_;
   std::int64_t resumed_from_ = 0, saved_step_ = -1, failed_step_ = -1;
   std::set<std::string> warned_;
 };
@@ -127,7 +130,8 @@ Run::Run(const Config& config, const RunOptions& options)
       batch_(dev_, config),
       loader_(inputs_.train, static_cast<std::uint64_t>(config.data.seed), config.train.micro_batch),
       losses_(config.train.outlier_window),
-      norms_(config.train.outlier_window) {
+      norms_(config.train.outlier_window),
+      silence_(config) {
   restore();
 }
 
@@ -200,13 +204,13 @@ void Run::say_start() {
 }
 
 void Run::one_step() {
-  const bool look = batch_.gate_sums && (state_.step + 1) % 10 == 0;
+  const bool look = batch_.looks && (state_.step + 1) % kLookEvery == 0;
   const auto start = std::chrono::steady_clock::now();
   const TrainState before = state_;
   StepResult r;
   try {
     r = train_step(dev_, gpt_, loader_, config_, batch_, losses_, norms_, state_,
-                   look ? look_at_gates(dev_, batch_) : LookAtBlock{});
+                   look ? look_at_branches(dev_, batch_.looks, config_) : LookAtBlock{});
   } catch (...) {  // the data, for example: the weights are still those of the last finished step
     state_ = before;
     losses_ = OutlierWindow(config_.train.outlier_window, state_.recent_losses);
@@ -230,7 +234,10 @@ void Run::one_step() {
   record.skipped = r.skipped;
   log_.step(record);
   if (options_.on_step) options_.on_step(record.step, record.loss);
-  if (look) log_.gates(state_.step, mean_gates(batch_, config_));
+  if (!look) return;
+  const std::vector<LayerLook> layers = looked(batch_.looks, config_);
+  log_.gates(state_.step, layers);
+  for (const std::string& sentence : silence_.observe(state_.step, layers)) log_.warn(sentence);
 }
 
 Run::SaveResult Run::save() {
@@ -287,6 +294,8 @@ void Run::sample_now() {
 // A process killed between a checkpoint and the validation that follows it leaves a step without its record.
 void Run::catch_up() {
   const std::string metrics = read_file(dir_ + "/metrics.jsonl");
+  for (const auto& [step, layers] : looks_in(metrics))
+    silence_.observe(step, layers);  // what was said is not said again
   if (validation_due() && !has_record(metrics, "val", state_.step)) validate_now();
   if (sample_due() && !has_record(metrics, "sample", state_.step)) sample_now();
 }

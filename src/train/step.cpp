@@ -6,6 +6,7 @@
 
 #include "core/transfer.h"
 #include "train/log.h"
+#include "train/look.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -35,8 +36,7 @@ BatchBuffers::BatchBuffers(Device& dev, const Config& config) {
   losses = dev.params.take(DType::f32, {B * T}, Purpose::activations);
   hits = dev.params.take(DType::f32, {B * T}, Purpose::activations);
   sums = dev.params.take(DType::f32, {2}, Purpose::activations);
-  if (config.model.attention.type == AttentionType::nsa)
-    gate_sums = dev.params.take(DType::f32, {config.model.num_layers, 3}, Purpose::activations);
+  looks = take_looks(dev, config);
 }
 
 BatchBuffers BatchBuffers::first(std::int64_t b) const {
@@ -47,21 +47,6 @@ BatchBuffers BatchBuffers::first(std::int64_t b) const {
   part.hits = hits.rows(0, b * tokens.dim(1));
   part.sums = sums;
   return part;
-}
-
-LookAtBlock look_at_gates(Device& dev, const BatchBuffers& batch) {
-  return [&dev, sums = batch.gate_sums](std::int64_t layer, const Block::Saved& s) {
-    const Tensor& gates = s.nsa()->gates;  // (N,H,3)
-    op::sum_rows(dev, sums.rows(layer, layer + 1).view({3}), gates.view({gates.numel() / 3, 3}));
-  };
-}
-
-std::vector<std::array<double, 3>> mean_gates(const BatchBuffers& batch, const Config& config) {
-  const std::vector<float> sums = downloaded<float>(batch.gate_sums);
-  const double rows = static_cast<double>(batch.tokens.numel() * config.model.attention.num_heads);
-  std::vector<std::array<double, 3>> means(sums.size() / 3);
-  for (std::size_t i = 0; i < sums.size(); ++i) means[i / 3][i % 3] = static_cast<double>(sums[i]) / rows;
-  return means;
 }
 
 StepResult train_step(Device& dev, Gpt& gpt, data::Loader& loader, const Config& config, const BatchBuffers& batch,

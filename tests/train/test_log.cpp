@@ -88,7 +88,11 @@ TEST_CASE("metrics.jsonl has the documented fields, and null for what is not fin
     bad.skipped = "non-finite";
     log.step(bad);
     log.val({2, 128, 4.0, 5.77, 0});
-    log.gates(2, {{0.1, 0.2, 0.3}, {0.4, 0.5, kNan}});
+    LayerLook all, none;
+    all.gate = {0.1, 0.2, 1.0 / 3}, all.rms = {0.02, 0.05, 0.03};
+    all.entropy = 0.875, all.covered = 0.5, all.chance = 0.25;
+    none.gate = {0.4, 0.5, kNan}, none.entropy = none.covered = none.chance = kNan;
+    log.gates(2, {all, none});
     log.checkpoint(2, "runs/x/checkpoints/step_00000002", 12.5);
     log.sample(2, "caf\xC3\xA9 \xFF");
   }
@@ -115,8 +119,12 @@ TEST_CASE("metrics.jsonl has the documented fields, and null for what is not fin
   CHECK(r[2]["skipped"] == true);
   CHECK(r[2]["reason"] == "non-finite");
   CHECK(r[3]["bits_per_byte"] == 5.77);
-  CHECK(r[4]["layers"][0] == json({0.1, 0.2, 0.3}));
+  CHECK(r[4]["layers"][0] == json({0.1, 0.2, 0.333333}));
   CHECK(r[4]["layers"][1][2].is_null());
+  CHECK(r[4]["entropy"] == json({0.875, nullptr}));
+  CHECK(r[4]["coverage"] == json({{0.5, 0.25}, {nullptr, nullptr}}));
+  CHECK(r[4]["output_rms"] == json({{0.02, 0.05, 0.03}, {0, 0, 0}}));
+  CHECK(r[4]["output_share"] == json({{0.2, 0.5, 0.3}, {0, 0, 0}}));
   CHECK(r[5]["path"] == "runs/x/checkpoints/step_00000002");
   CHECK(r[6]["text"].get<std::string>().rfind("caf\xC3\xA9", 0) == 0);
 }
