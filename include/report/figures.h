@@ -18,5 +18,11 @@ Chart lr_chart(const Comparison& comparison);
 /// One chart per NSA branch (cmp, slc, win) of a group: mean gate of each layer, mean over seeds. Empty when the group
 /// has no gates.
 std::vector<Chart> gate_charts(const Group& group, int index);
+/// Of each layer of a group, mean over seeds: entropy of the compression attention; what share of it the selected
+/// blocks hold (thin: by chance). No layers when the runs do not say.
+Chart entropy_chart(const Group& group, int index);
+Chart coverage_chart(const Group& group, int index);
+/// One chart per NSA branch: its share of the gated output in each layer, logarithmic. Empty when the runs do not say.
+std::vector<Chart> share_charts(const Group& group, int index);
 
 }  // namespace nsa::report

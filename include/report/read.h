@@ -31,9 +31,13 @@ struct ValPoint {
   double accuracy = kMissing;
   double counted = kMissing;  ///< targets that count, where masks leave some out
 };
+/// A look at the branches of NSA; lists by layer, those but the gates empty in files of older versions.
 struct GateRecord {
   double step;
-  std::vector<std::array<float, 3>> layers;  ///< mean gate [layer][cmp, slc, win]
+  std::vector<std::array<float, 3>> layers;    ///< mean gate [cmp, slc, win]
+  std::vector<std::array<float, 1>> entropy;   ///< of the compression attention, in [0, 1]
+  std::vector<std::array<float, 2>> coverage;  ///< [of the selected blocks, by chance]
+  std::vector<std::array<float, 3>> shares;    ///< of the gated output [cmp, slc, win]
 };
 struct CheckpointRecord {
   double step, ms;
@@ -102,9 +106,12 @@ class MetricsReader {
     bits_per_byte,
     val_accuracy,
     counted,
-    columns,
-    type,
+    columns,  // so many numbers; the others are texts
+    type = columns,
     layers,
+    entropy,
+    coverage,
+    output_share,
     path,
     none
   };

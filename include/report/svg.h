@@ -44,6 +44,7 @@ struct Chart {
   Axis x, y;
   std::vector<Layer> layers;
   bool zero_line = false;
+  std::string caption;  ///< a sentence below a small figure; "" for none
 };
 
 struct Size {

@@ -7,7 +7,7 @@
 #include <iterator>
 #include <utility>
 
-#include "report/palette.h"
+#include "report/chart_parts.h"
 
 namespace nsa::report {
 namespace {
@@ -18,23 +18,6 @@ Axis x_axis(XAxis axis) {
   if (axis == XAxis::tokens) return {"tokens", Unit::count};
   if (axis == XAxis::seconds) return {"training time", Unit::seconds};
   return {"step", Unit::count};
-}
-
-Chart chart_of(const std::string& id, const std::string& title, XAxis axis, const Axis& y) {
-  Chart chart;
-  chart.id = id;
-  chart.title = title;
-  chart.x = x_axis(axis);
-  chart.y = y;
-  return chart;
-}
-
-Layer layer(Layer::Kind kind, std::size_t style, const std::string& name) {
-  Layer l;
-  l.kind = kind;
-  l.style = static_cast<int>(style);
-  l.name = name;
-  return l;
 }
 
 /// Every bucket's least and greatest value, in turn: nothing a bucket hides is lost to the eye.
@@ -157,23 +140,6 @@ bool y_range(const Chart& chart, bool with_raw, double from, double& low, double
   return false;
 }
 
-void set_x_range(Chart& chart) {
-  double low = INFINITY, high = -INFINITY;
-  for (const Layer& l : chart.layers) {
-    for (const double x : l.x) {
-      if (!std::isfinite(x)) continue;
-      low = std::min(low, x);
-      high = std::max(high, x);
-    }
-  }
-  if (low > high) {
-    chart.layers.clear();
-    return;
-  }
-  chart.x.min = low < 0.3 * high ? std::min(0.0, low) : low;
-  chart.x.max = high > chart.x.min ? high : chart.x.min + 1;
-}
-
 void set_y_range(Chart& chart, double low, double high) {
   double pad = 0.04 * (high - low);
   if (!(pad > 0)) pad = std::max(1e-6, std::fabs(high) * 0.05);
@@ -199,6 +165,40 @@ void mark_off_scale(Chart& chart, double from) {
 }
 
 }  // namespace
+
+Chart chart_of(const std::string& id, const std::string& title, XAxis axis, const Axis& y) {
+  Chart chart;
+  chart.id = id;
+  chart.title = title;
+  chart.x = x_axis(axis);
+  chart.y = y;
+  return chart;
+}
+
+Layer layer(Layer::Kind kind, std::size_t style, const std::string& name) {
+  Layer l;
+  l.kind = kind;
+  l.style = static_cast<int>(style);
+  l.name = name;
+  return l;
+}
+
+void set_x_range(Chart& chart) {
+  double low = INFINITY, high = -INFINITY;
+  for (const Layer& l : chart.layers) {
+    for (const double x : l.x) {
+      if (!std::isfinite(x)) continue;
+      low = std::min(low, x);
+      high = std::max(high, x);
+    }
+  }
+  if (low > high) {
+    chart.layers.clear();
+    return;
+  }
+  chart.x.min = low < 0.3 * high ? std::min(0.0, low) : low;
+  chart.x.max = high > chart.x.min ? high : chart.x.min + 1;
+}
 
 Chart loss_chart(const Comparison& c, XAxis axis, const Group* only) {
   Chart chart;
@@ -346,42 +346,6 @@ Chart lr_chart(const Comparison& c) {
     chart.y.max = high > 0 ? high * 1.05 : 1;
   }
   return chart;
-}
-
-std::vector<Chart> gate_charts(const Group& group, int index) {
-  std::size_t layers = 0;
-  for (const History* run : group.runs) {
-    for (const GateRecord& gate : run->gates) layers = std::max(layers, gate.layers.size());
-  }
-  std::vector<Chart> charts;
-  constexpr const char* kBranches[3] = {"compressed", "selected", "window"};
-  for (std::size_t branch = 0; branch < 3 && layers > 0; ++branch) {
-    Chart chart = chart_of(fmt::format("gate-{}-{}", index, branch),
-                           fmt::format("{}: gate of the {} branch", group.name, kBranches[branch]), XAxis::step,
-                           {"mean gate", Unit::plain, 0, 1});
-    for (std::size_t l = 0; l < layers; ++l) {
-      Layer line = layer(Layer::Kind::line, 0, fmt::format("layer {}", l));
-      line.colour = ordered_colour(layers > 1 ? static_cast<double>(l) / static_cast<double>(layers - 1) : 0);
-      line.end_label = line.name;
-      for (const GateRecord& gate : group.shown()[0]->gates) {
-        double sum = 0;
-        std::size_t n = 0;
-        for (const History* run : group.shown()) {
-          const auto it = std::lower_bound(run->gates.begin(), run->gates.end(), gate.step,
-                                           [](const GateRecord& r, double step) { return r.step < step; });
-          if (it == run->gates.end() || it->step != gate.step || l >= it->layers.size()) continue;
-          sum += static_cast<double>(it->layers[l][branch]);
-          ++n;
-        }
-        line.x.push_back(gate.step);
-        line.y.push_back(n ? sum / static_cast<double>(n) : kMissing);
-      }
-      chart.layers.push_back(std::move(line));
-    }
-    set_x_range(chart);
-    if (!chart.layers.empty()) charts.push_back(std::move(chart));
-  }
-  return charts;
 }
 
 }  // namespace nsa::report

@@ -40,8 +40,10 @@ std::string small_figures(const std::vector<Chart>& charts, const std::vector<Hi
   std::string out;
   for (const Chart& chart : charts) {
     if (chart.layers.empty()) continue;
-    out += fmt::format("<figure id=\"{}\"><h3>{}</h3>{}</figure>\n", chart.id, escape_html(chart.title),
-                       svg_of(chart, kHalf, "half", points_per_curve(runs, kHalf)));
+    const std::string caption =
+        chart.caption.empty() ? "" : "\n<figcaption>" + escape_html(chart.caption) + "</figcaption>";
+    out += fmt::format("<figure id=\"{}\"><h3>{}</h3>{}{}</figure>\n", chart.id, escape_html(chart.title),
+                       svg_of(chart, kHalf, "half", points_per_curve(runs, kHalf)), caption);
   }
   return out.empty() ? out : "<div class=\"grid2\">\n" + out + "</div>\n";
 }
@@ -184,6 +186,27 @@ std::string difference_caption(const Comparison& c) {
                        ". One pair of runs: how much of this is noise is unknown.";
 }
 
+/// NSA: the gates, and whether each branch takes part.
+std::string branches_section(const std::vector<History>& runs, const Comparison& c) {
+  std::string gates, looks;
+  for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 8); ++g) {
+    const Group& group = c.groups[g];
+    const int index = static_cast<int>(g);
+    gates += small_figures(gate_charts(group, index), runs);
+    std::vector<Chart> charts{entropy_chart(group, index), coverage_chart(group, index)};
+    for (Chart& chart : share_charts(group, index)) charts.push_back(std::move(chart));
+    looks += small_figures(charts, runs);
+  }
+  std::string out;
+  if (!gates.empty())
+    out += "<h2>Gates of the NSA branches</h2>\n" + gates +
+           "<p class=\"soft\">Mean gate of each layer over the last micro-batch, mean over the seeds.</p>\n";
+  if (!looks.empty())
+    out += "<h2>Do all NSA branches take part?</h2>\n" + looks +
+           "<p class=\"soft\">Each layer at every tenth step, mean over the seeds.</p>\n";
+  return out;
+}
+
 void append_row(std::string& out, const char* kind, const std::string& group, const History* run,
                 const std::vector<double>& numbers) {
   fmt::format_to(std::back_inserter(out), "{}\t{}\t{}\t{}", kind, group, run ? run->name : "", run ? run->seed : "");
@@ -224,12 +247,7 @@ std::string report_html(const std::vector<History>& runs, const Comparison& c, c
   if (!optimisation.empty())
     out += "<h2>Optimisation</h2>\n" + optimisation +
            "<p class=\"soft\">Strokes on the axis of the gradient norm are skipped steps.</p>\n";
-  std::string gates;
-  for (std::size_t g = 0; g < std::min<std::size_t>(c.groups.size(), 8); ++g)
-    gates += small_figures(gate_charts(c.groups[g], static_cast<int>(g)), runs);
-  if (!gates.empty())
-    out += "<h2>Gates of the NSA branches</h2>\n" + gates +
-           "<p class=\"soft\">Mean gate of each layer over the last micro-batch, mean over the seeds.</p>\n";
+  out += branches_section(runs, c);
   out += config_section(c) + runs_section(runs, info);
   return out + "<script>" + page_script() + "</script>\n</body></html>\n";
 }

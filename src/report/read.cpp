@@ -40,6 +40,15 @@ std::string text_or_empty(const nlohmann::json& node, const char* key) {
   return it != node.end() && it->is_string() ? it->get<std::string>() : std::string();
 }
 
+/// The numbers of a nested list, N to a row.
+template <std::size_t N>
+std::vector<std::array<float, N>> rows_of(std::string_view list) {
+  const std::vector<double> numbers = scan_numbers(list);
+  std::vector<std::array<float, N>> rows(numbers.size() / N);
+  for (std::size_t i = 0; i < rows.size() * N; ++i) rows[i / N][i % N] = static_cast<float>(numbers[i]);
+  return rows;
+}
+
 }  // namespace
 
 std::string Provenance::config_value(std::string_view path) const {
@@ -89,6 +98,9 @@ MetricsReader::Column MetricsReader::column_of(std::string_view key) {
                                                                    {"val_accuracy", val_accuracy},
                                                                    {"counted", counted},
                                                                    {"layers", layers},
+                                                                   {"entropy", entropy},
+                                                                   {"coverage", coverage},
+                                                                   {"output_share", output_share},
                                                                    {"path", path},
                                                                    // the spellings of other programs
                                                                    {"iter", step},
@@ -169,7 +181,10 @@ bool MetricsReader::line(std::string_view text) {
 bool MetricsReader::json_line(std::string_view line_text) {
   std::array<double, columns> value;
   value.fill(kMissing);
-  std::string_view record_type, layer_text, path_text;
+  std::array<std::string_view, none - columns> texts;
+  const auto text = [&](Column column) -> std::string_view& {
+    return texts[static_cast<std::size_t>(column - columns)];
+  };
   std::size_t index = 0;
   const bool complete = scan_object(line_text, [&](std::string_view key, std::string_view content) {
     if (index == order_.size()) order_.emplace_back();
@@ -180,27 +195,19 @@ bool MetricsReader::json_line(std::string_view line_text) {
       value[static_cast<std::size_t>(known.column)] =
           known.column == skipped ? content != "false" && content != "null" && content != "0" && !content.empty()
                                   : scan_number(content);
-    } else if (known.column == type) {
-      record_type = content;
-    } else if (known.column == layers) {
-      layer_text = content;
-    } else if (known.column == path) {
-      path_text = content;
+    } else if (known.column < none) {
+      text(known.column) = content;
     }
   });
   if (!complete) return false;
+  const std::string_view record_type = text(type);
   if (record_type == "run") return run_line(line_text);
   if (!std::isfinite(value[step])) return false;
   if (record_type == "gates") {
-    GateRecord record{value[step], {}};
-    std::vector<double> numbers = scan_numbers(layer_text);
-    for (std::size_t i = 0; i + 3 <= numbers.size(); i += 3) {
-      record.layers.push_back(
-          {static_cast<float>(numbers[i]), static_cast<float>(numbers[i + 1]), static_cast<float>(numbers[i + 2])});
-    }
-    records.gates.push_back(std::move(record));
+    records.gates.push_back({value[step], rows_of<3>(text(layers)), rows_of<1>(text(entropy)),
+                             rows_of<2>(text(coverage)), rows_of<3>(text(output_share))});
   } else if (record_type == "checkpoint") {
-    records.checkpoints.push_back({value[step], value[ms], std::string(path_text)});
+    records.checkpoints.push_back({value[step], value[ms], std::string(text(path))});
   } else if (record_type == "sample") {
     const auto sample = nlohmann::json::parse(line_text, nullptr, false);
     if (sample.is_object()) records.last_sample = text_or_empty(sample, "text");

@@ -78,6 +78,36 @@ std::string health(const Records& run) {
   return out + "\n";
 }
 
+/// "0.61" or "0.61-0.99" over the layers; "" when no layer has a number.
+template <std::size_t N>
+std::string over_layers(const std::vector<std::array<float, N>>& layers, std::size_t column,
+                        std::string (*text)(double)) {
+  double low = INFINITY, high = -INFINITY;
+  for (const auto& layer : layers) {
+    const double v = static_cast<double>(layer[column]);
+    if (std::isfinite(v)) low = std::min(low, v), high = std::max(high, v);
+  }
+  if (low > high) return {};
+  const std::string a = text(low), b = text(high);
+  return a == b ? a : a + " to " + b;
+}
+
+/// NSA: what the last look at the branches saw.
+std::string branches(const Records& run) {
+  if (run.gates.empty() || run.gates.back().shares.empty()) return {};
+  const GateRecord& look = run.gates.back();
+  const auto share = [](double v) { return percent(v); };
+  const auto plain = [](double v) { return fmt::format("{:.2f}", v); };
+  std::string out = fmt::format("branches at step {:.0f}: shares of the output: compressed {}, selected {}, window {}",
+                                look.step, over_layers<3>(look.shares, 0, share), over_layers<3>(look.shares, 1, share),
+                                over_layers<3>(look.shares, 2, share));
+  const std::string entropy = over_layers<1>(look.entropy, 0, plain), covered = over_layers<2>(look.coverage, 0, plain);
+  if (!entropy.empty()) out += "; compression entropy " + entropy;
+  if (!covered.empty())
+    out += fmt::format("; selection covers {} (chance {})", covered, over_layers<2>(look.coverage, 1, plain));
+  return out + "\n";
+}
+
 }  // namespace
 
 std::string watch_text(const Records& run, const std::string& name, double age, int columns) {
@@ -109,7 +139,7 @@ std::string watch_text(const Records& run, const std::string& name, double age, 
                           std::isfinite(s.share_of_peak) ? percent(s.share_of_peak, 0) : "-", number(s.z_loss, 1),
                           number(s.z_norm, 1), s.skipped ? "skipped" : ""});
   }
-  return out + to_text(table) + health(run);
+  return out + to_text(table) + health(run) + branches(run);
 }
 
 }  // namespace nsa::report

@@ -24,6 +24,7 @@ struct Synthetic {
   double accuracy = 0;                    // of masked validation data; 0: none are
   bool trouble = false;                   // spikes, skipped steps, null losses
   bool cut_last = false;                  // the last line ends in its middle
+  bool looks = true;                      // gates records with more than the gates; false: as older versions wrote them
 };
 
 inline std::string run_record(const Synthetic& s, int resumed_from = 0) {
@@ -79,15 +80,22 @@ inline std::string metrics_text(const Synthetic& s) {
           s.bytes_per_token > 0 ? fmt::format(R"(,"bits_per_byte":{:.5f})", val / 0.693147 / s.bytes_per_token) : "",
           s.accuracy > 0 ? fmt::format(R"(,"val_accuracy":{:.4f},"counted":512)", s.accuracy) : "");
       if (s.attention == "nsa") {
-        std::string layers;
+        std::string layers, entropy, coverage, shares;
         for (int l = 0; l < s.layers; ++l) {
-          const double t = step / 2000.0;
+          const double t = step / 2000.0, cmp = l ? 0.3 : 0.02 * std::exp(-2 * t);  // the first falls silent
+          const char* const comma = l ? "," : "";
+          entropy += fmt::format("{}{:.4f}", comma, 1 - 0.5 * t / (1 + l));
+          coverage += fmt::format("{}[{:.4f},{:.4f}]", comma, 0.3 + 0.4 * t / (1 + l), 0.3 + 0.05 * t);
+          shares += fmt::format("{}[{:.6g},{:.6g},{:.6g}]", comma, cmp, 0.6 * (1 - cmp), 0.4 * (1 - cmp));
           layers += fmt::format("{}[{:.4f},{:.4f},{:.4f}]", l ? "," : "", 0.5 - 0.1 * t * l, 0.5 + 0.07 * t * (l - 1),
                                 0.5 + 0.3 * t / (1 + l));
         }
-        out += fmt::format(R"({{"type":"gates","step":{},"layers":[{}]}})"
+        const std::string more =
+            s.looks ? fmt::format(R"(,"entropy":[{}],"coverage":[{}],"output_share":[{}])", entropy, coverage, shares)
+                    : "";
+        out += fmt::format(R"({{"type":"gates","step":{},"layers":[{}]{}}})"
                            "\n",
-                           step, layers);
+                           step, layers, more);
       }
       out += fmt::format(R"({{"type":"checkpoint","step":{},"path":"runs/{}/checkpoints/step_{:08}","ms":142.5}})"
                          "\n",

@@ -154,6 +154,37 @@ TEST_CASE("the awkward runs: one point, growing and cut, nothing but NaN, no los
   }
 }
 
+TEST_CASE("NSA runs show whether each branch takes part; runs of older versions and full attention do without") {
+  Folder folder;
+  test::Synthetic now{"now-seed1", "nsa"}, older{"older-seed1", "nsa"}, full{"full-seed1", "full"};
+  older.looks = false;
+  std::vector<History> runs;
+  const auto page_of = [&](const test::Synthetic& s) {
+    make_report(sources({test::write_run(folder.path, s)}), folder.path + "/out", -1, kInfo, 1, runs);
+    return read_file(folder.path + "/out/report.html");
+  };
+  const std::string page = page_of(now);
+  for (const char* chart : {"entropy-0", "coverage-0", "share-0-0", "share-1-0", "share-2-0"})
+    CHECK(occurrences(page, fmt::format("data-id=\"{}\"", chart)) == 1);
+  CHECK(occurrences(page, "in as many blocks drawn at random.</figcaption>") == 1);
+  const std::size_t coverage = page.find("data-id=\"coverage-0\""), after = page.find("</svg>", coverage);
+  CHECK(occurrences(page.substr(coverage, after - coverage), "class=\"line ") == 4);
+  CHECK(occurrences(page.substr(coverage, after - coverage), "class=\"thin ") == 4);
+  CHECK(page.find("nan") == std::string::npos);
+  const std::string old_page = page_of(older);
+  CHECK(old_page.find("Gates of the NSA branches") != std::string::npos);
+  CHECK(old_page.find("take part") == std::string::npos);
+  CHECK(page_of(full).find("take part") == std::string::npos);
+
+  const std::string watched = watch_text(read_run(folder.path + "/now-seed1"), "now", 3, 100);
+  INFO(watched);
+  CHECK(watched.find("branches at step 2000: shares of the output: compressed 0.3 % to 30.0 %, selected ") !=
+        std::string::npos);
+  CHECK(watched.find("; compression entropy 0.50 to 0.88; selection covers 0.40 to 0.70 (chance 0.35)") !=
+        std::string::npos);
+  CHECK(watch_text(read_run(folder.path + "/older-seed1"), "older", 3, 100).find("branches") == std::string::npos);
+}
+
 TEST_CASE("one seed: noise unknown; differences in more than attention are named") {
   Folder folder;
   test::Synthetic a{"full-seed1", "full"}, b{"nsa-seed1", "nsa"};

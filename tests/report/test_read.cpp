@@ -66,6 +66,9 @@ TEST_CASE("records of metrics.jsonl") {
                 "\n"
                 R"({"type":"gates","step":1,"layers":[[0.1,0.2,0.3],[0.4,null,0.6]]})"
                 "\n"
+                R"({"type":"gates","step":2,"layers":[[0.1,0.2,0.3]],"entropy":[0.75],)"
+                R"("coverage":[[null,0.25]],"output_rms":[[1,2,1]],"output_share":[[0.25,0.5,0.25]]})"
+                "\n"
                 R"({"type":"checkpoint","step":1,"path":"runs/x/checkpoints/step_00000001","ms":12})"
                 "\n"
                 R"({"type":"sample","step":1,"text":"a \"quoted\" {brace] and a \\ end"})"
@@ -84,9 +87,14 @@ TEST_CASE("records of metrics.jsonl") {
   CHECK(run.vals[0].seconds == 0.5);  // of the step it describes
   CHECK(run.vals[0].accuracy == 0.25);
   CHECK(run.vals[0].counted == 8);
-  REQUIRE(run.gates.size() == 1);
+  REQUIRE(run.gates.size() == 2);
   CHECK(run.gates[0].layers[1][2] == 0.6f);
   CHECK(std::isnan(run.gates[0].layers[1][1]));
+  CHECK(run.gates[0].shares.empty());
+  CHECK(run.gates[1].entropy[0][0] == 0.75f);
+  CHECK(std::isnan(run.gates[1].coverage[0][0]));
+  CHECK(run.gates[1].coverage[0][1] == 0.25f);
+  CHECK(run.gates[1].shares == std::vector<std::array<float, 3>>{{0.25f, 0.5f, 0.25f}});
   CHECK(run.checkpoints[0].path == "runs/x/checkpoints/step_00000001");
   CHECK(run.last_sample == "a \"quoted\" {brace] and a \\ end");
   CHECK(run.broken_lines == 0);
