@@ -25,6 +25,7 @@ Config config_of(std::int64_t warmup) {
 LayerLook look(double cmp, double slc, double win, double gate = 0.5, double entropy = 0.7) {
   LayerLook l;
   l.gate = {gate, gate, gate}, l.rms = {cmp, slc, win}, l.entropy = entropy;
+  l.covered = 0.6, l.chance = 0.4;
   return l;
 }
 
@@ -79,7 +80,7 @@ TEST_CASE("a silent branch is one sentence with layers, numbers and cause, and i
   CHECK(
       said[0].rfind("layers 0, 2-3: the compressed branch is silent: its share of the gated output was below 1 % at 5 "
                     "looks in a row; at step 50 layer 0 had 0.20 %, rms 0.0001 beside 0.03 (selected) and 0.02 "
-                    "(window), mean gate 0.50; its gate is open, so its values are small: ",
+                    "(window), mean gate 0.50; its gate is open, so its values are small: likely ",
                     0) == 0);
   CHECK(contains(said[0], "two layers of compressor"));
   CHECK(after(silence, 20, layers, 60).empty());
@@ -114,6 +115,30 @@ TEST_CASE("the cause follows the numbers", "[silence]") {
   CHECK(!contains(said(look(0.01, 0.03, 1e-5)), "init_std"));
   c.data.sequence_length = 20;
   CHECK(contains(said(look(0, 0.03, 0.02)), "sequences of 20 tokens are shorter than compress_block 32"));
+}
+
+TEST_CASE("a selection that is no better than chance is blind", "[silence]") {
+  Config c = config_of(0);
+  LayerLook even = look(0.01, 0.03, 0.02, 0.5, 0.9999), seeing = even, forced = even, none = even;
+  even.covered = 0.4239, even.chance = 0.4234;
+  seeing.covered = 0.43, seeing.chance = 0.4234;  // 1.1 % of what chance misses
+  forced.covered = 0.9001, forced.chance = 0.9, forced.entropy = 0.5;
+  none.covered = none.chance = kNan;  // every block is selected
+  Silence silence(c), normed(c);
+  const auto said = after(silence, kSilentLooks, {even, seeing, even, forced, none});
+  REQUIRE(said.size() == 2);
+  INFO(said[0] << "\n" << said[1]);
+  CHECK(
+      said[0].rfind("layers 0, 2: the selection is blind, so the selected branch reads arbitrary blocks: at 5 looks in "
+                    "a row its blocks were less than 1 % better than chance; at step 50 layer 0's held 42.39 % of the "
+                    "compression attention, as many drawn at random hold 42.34 %, entropy 1.000; the attention is "
+                    "spread evenly, as compressed keys or queries are small: likely model.init_std=0.02 is too small "
+                    "for two layers of compressor in a row (0: by fan-in), or ",
+                    0) == 0);
+  CHECK(contains(said[0], "; model.attention.qk_norm=true gives them a size"));
+  CHECK(contains(said[1], "layer 3: "));
+  CHECK(contains(said[1], "not spread evenly, but over blocks that are always selected"));
+  CHECK(after(silence, 20, {even, seeing, even, forced, none}, 60).empty());
 }
 
 TEST_CASE("layers that fall silent for different reasons get a sentence each", "[silence]") {
