@@ -82,6 +82,31 @@ TEST_CASE("every target that counts weighs the same, whatever micro-batch it is 
   CHECK(losses[0].front().second == Approx(std::log(29.0)).epsilon(0.2));
 }
 
+TEST_CASE("loss and gradient are those of a batch of the counted sequences alone", "[masked]") {
+  const TempDir dir;
+  write_masked(dir / "train", 8, [](std::int64_t s, std::int64_t) { return s % 2 == 0; });
+  const data::TokenData train_data({dir / "train_*.bin"}, kT, kVocab);
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(kT) + 1);
+  for (const std::int64_t s : {0, 2, 4, 6}) {
+    data::ShardWriter writer(dir / fmt::format("alone{}", s), {.tokenizer = "bytes", .vocab_size = kVocab, .eot = -1},
+                             1 << 20);
+    train_data.read(s, tokens.data());
+    writer.append(tokens, 0);
+    writer.finish();
+  }
+  std::vector<std::string> first;
+  for (const auto& [name, sequences] : {std::pair("train", 8), std::pair("alone", 4)}) {  // all of the data: any order
+    Config config = masked_config(dir, name);
+    config.data.train = {dir / (std::string(name) + "*.bin")};
+    config.data.val.clear();
+    config.train.steps = 1, config.train.schedule.warmup_steps = 0, config.train.batch_tokens = sequences * kT;
+    train_with_stops(config, {});
+    first.push_back(records(config, "step").at(0));
+  }
+  CHECK(number_in(first[0], "loss") == Approx(number_in(first[1], "loss")).epsilon(1e-5));
+  CHECK(number_in(first[0], "grad_norm") == Approx(number_in(first[1], "grad_norm")).epsilon(1e-4));
+}
+
 TEST_CASE("a validation is over what counts: loss, accuracy, and no bits per byte", "[masked]") {
   const TempDir dir;
   write_masked(dir / "train", 9, every);
