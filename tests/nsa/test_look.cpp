@@ -1,32 +1,15 @@
 // Looks against the reference, and where their values are known without one.
-#include "branch_case.h"
 #include "error_of.h"
 #include "ref/look.h"
+#include "selection_case.h"
 
 using namespace nsa;
 using namespace nsa::test;
 
 namespace {
 
-struct LookCase {
-  TestDevice dev;
-  ref::NsaSizes z;
-  Tensor q, kc, lse, selected;
-
-  LookCase(const Kind& kind, const ref::NsaSizes& sizes, int threads = 1) : dev(kind, threads), z(sizes) {
-    q = random(dev, {z.B, z.T, z.H, z.Dk}, "q", 1.5, 0, kind.type);
-    kc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, "kc", kind.type);
-  }
-  /// Attends and selects; p (B,T,H,Tc) of the reference.
-  std::vector<double> attend() {
-    const Tensor vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc", q.dtype);
-    const BranchForward y(dev, z, q.dtype);
-    op::attend_compressed_forward(dev, y.o, y.lse, q, kc, vc, z.geometry);
-    lse = y.lse;
-    selected = make(dev, {z.B, z.Hkv, z.T, z.geometry.n}, DType::i32);
-    op::select_blocks(dev, selected, q, kc, lse, z.geometry);
-    return ref::attend_compressed_forward(z, values(q), values(kc), values(vc)).p;
-  }
+struct LookCase : SelectionCase {
+  LookCase(const Kind& kind, const ref::NsaSizes& sizes, int threads = 1) : SelectionCase(kind, sizes, threads, 1.5) {}
   /// {entropy, covered, chance}
   Tensor look(std::int64_t every) {
     const Tensor means = make(dev, {3});
@@ -47,7 +30,7 @@ TEST_CASE("look_at_selection gives the reference's means", "[look]") {
   const Kind kind = GENERATE(from_range(all_kinds()));
   for_each_case([&](const ref::NsaSizes& z) {
     LookCase x(kind, z);
-    const std::vector<double> p = x.attend();
+    const std::vector<double> p = x.run();
     for (std::int64_t every : {1, 17}) {
       INFO(describe(kind) << ", " << describe(z) << ", every " << every);
       const Tensor means = x.look(every);
@@ -63,7 +46,7 @@ TEST_CASE("evenly spread attention: entropy 1, and the selection covers what cha
   INFO(describe(kind));
   LookCase x(kind, with_a_choice());
   edit(x.q, [](auto& q) { std::fill(q.begin(), q.end(), 0.0f); });
-  x.attend();
+  x.run();
   const std::vector<double> got = values(x.look(1));
   CHECK(got[0] == Approx(1).epsilon(1e-6));
   CHECK(got[1] == Approx(got[2]).epsilon(1e-6));
@@ -81,7 +64,7 @@ TEST_CASE("all the attention on one block: entropy 0, all of it covered, and cha
     std::fill(kc.begin(), kc.end(), -a);
     std::fill_n(kc.begin() + 5 * x.z.Hkv * x.z.Dk, x.z.Hkv * x.z.Dk, a);  // tokens 20 .. 27, inside select block 1
   });
-  x.attend();
+  x.run();
   const std::vector<double> got = values(x.look(x.z.T));  // the last query alone
   CHECK(std::fabs(got[0]) < 1e-5);                        // log2 p = 115 - 115, in floats
   CHECK(got[1] == Approx(1).epsilon(1e-6));
@@ -92,7 +75,7 @@ TEST_CASE("indices shifted by one block cover less", "[look]") {
   const Kind kind = any_kind();
   INFO(describe(kind));
   LookCase x(kind, with_a_choice());
-  x.attend();
+  x.run();
   const std::vector<double> right = values(x.look(1));
   CHECK(right[1] > right[2] + 0.02);
   std::vector<std::int32_t> selected = ints(x.selected);
@@ -111,7 +94,7 @@ TEST_CASE("what no query can tell is NaN", "[look]") {
   INFO(describe(kind));
   const auto look = [&](std::int64_t T, const NsaShape& geometry) {
     LookCase x(kind, {.B = 1, .T = T, .H = 2, .Hkv = 1, .Dk = 8, .Dv = 4, .geometry = geometry});
-    x.attend();
+    x.run();
     return values(x.look(17));
   };
   NsaShape all_forced = small_nsa();
@@ -135,8 +118,8 @@ TEST_CASE("look_at_selection gives the same bits on any number of threads, and t
   INFO(describe(kind));
   const ref::NsaSizes z{.B = 2, .T = 333, .H = 6, .Hkv = 2, .Dk = 20, .Dv = 4, .geometry = small_nsa()};
   LookCase one(kind, z, 1), three(kind, z, 3);
-  one.attend();
-  three.attend();
+  one.run();
+  three.run();
   CHECK(same_bits(one.look(3), three.look(3)));
   check_plan([&](Device& dev) {
     const Tensor q = make(dev, {z.B, z.T, z.H, z.Dk}, kind.type), kc = make(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, kind.type),
@@ -170,7 +153,7 @@ TEST_CASE("look fronts name what does not fit", "[look]") {
   TestDevice dev(1, 1);
   const ref::NsaSizes z = with_a_choice();
   LookCase x({}, z);
-  x.attend();
+  x.run();
   CHECK(error_of([&] { x.look(0); }).rfind("look_at_selection: every=0 must be at least 1", 0) == 0);
   const Tensor o = make(dev, {3, 2, 4});
   CHECK(error_of([&] {

@@ -1,36 +1,15 @@
 #include <set>
 
-#include "branch_case.h"
+#include "selection_case.h"
 
 using namespace nsa;
 using namespace nsa::test;
 
 namespace {
 
-struct SelectCase {
-  TestDevice dev;
-  ref::NsaSizes z;
-  Tensor q, kc, lse, selected;
-
-  SelectCase(const Kind& kind, const ref::NsaSizes& sizes, int threads = 1) : dev(kind, threads), z(sizes) {
-    q = random(dev, {z.B, z.T, z.H, z.Dk}, "q", kind.type);
-    kc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dk}, "kc", kind.type);
-  }
-  /// Runs both branches of the kernel; returns the reference's probabilities.
-  std::vector<double> run() {
-    const Tensor vc = random(dev, {z.B, z.Tc(), z.Hkv, z.Dv}, "vc", q.dtype);
-    const BranchForward y(dev, z, q.dtype);
-    op::attend_compressed_forward(dev, y.o, y.lse, q, kc, vc, z.geometry);
-    lse = y.lse;
-    selected = make(dev, {z.B, z.Hkv, z.T, z.geometry.n}, DType::i32);
-    op::select_blocks(dev, selected, q, kc, lse, z.geometry);
-    return ref::attend_compressed_forward(z, values(q), values(kc), values(vc)).p;
-  }
-};
-
 /// Same blocks as the reference, but for candidates whose scores float cannot separate (in bf16 too: scores are float);
 /// ascending, -1 at the end.
-void check_selected(const SelectCase& x, const std::vector<double>& p) {
+void check_selected(const SelectionCase& x, const std::vector<double>& p) {
   const std::vector<double> score = ref::block_scores(x.z, p);
   const std::vector<std::int32_t> want = ref::select_blocks(x.z, score), got = ints(x.selected);
   const std::int64_t n = x.z.geometry.n, blocks = x.z.geometry.blocks(x.z.T);
@@ -62,7 +41,7 @@ TEST_CASE("select_blocks chooses the reference's blocks") {
   const Kind kind = GENERATE(from_range(all_kinds()));
   for_each_case([&](const ref::NsaSizes& z) {
     INFO(describe(kind) << ", " << describe(z));
-    SelectCase x(kind, z);
+    SelectionCase x(kind, z);
     check_selected(x, x.run());
   });
 }
@@ -70,7 +49,7 @@ TEST_CASE("select_blocks chooses the reference's blocks") {
 TEST_CASE("select_blocks at the paper's block sizes") {
   const Kind kind = GENERATE(from_range(all_kinds()));
   INFO(describe(kind));
-  SelectCase x(kind, {.B = 1, .T = 1500, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 1, .geometry = {.n = 6}});
+  SelectionCase x(kind, {.B = 1, .T = 1500, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 1, .geometry = {.n = 6}});
   check_selected(x, x.run());
 }
 
@@ -80,7 +59,7 @@ TEST_CASE("select_blocks: equal keys are ties, and the lower index wins") {
   for (std::int64_t init : {0, 1, 2}) {
     NsaShape geometry = small_nsa();
     geometry.init = init, geometry.n = 6;
-    SelectCase x(kind, {.B = 1, .T = 400, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 4, .geometry = geometry});
+    SelectionCase x(kind, {.B = 1, .T = 400, .H = 4, .Hkv = 2, .Dk = 16, .Dv = 4, .geometry = geometry});
     edit(x.kc, [&](auto& kc) {
       for (std::size_t i = 0; i < kc.size(); ++i) kc[i] = static_cast<float>(i % 16) * 0.1f - 0.7f;
     });
@@ -93,7 +72,7 @@ TEST_CASE("select_blocks with all the mass on one block") {
   const Kind kind = GENERATE(from_range(all_kinds()));
   INFO(describe(kind));
   const NsaShape geometry = small_nsa();
-  SelectCase x(kind, {.B = 1, .T = 400, .H = 2, .Hkv = 1, .Dk = 16, .Dv = 4, .geometry = geometry});
+  SelectionCase x(kind, {.B = 1, .T = 400, .H = 2, .Hkv = 1, .Dk = 16, .Dv = 4, .geometry = geometry});
   const float a = std::sqrt(20.0f);  // logits of +-80
   const std::int64_t loved = 9;      // compressed blocks 37, 38 lie inside select block 9 and in no other
   edit(x.q, [&](auto& q) { std::fill(q.begin(), q.end(), a); });
@@ -115,7 +94,7 @@ TEST_CASE("select_blocks with all the mass on one block") {
 TEST_CASE("select_blocks takes all blocks while they fit, and marks unused slots") {
   const Kind kind = GENERATE(from_range(all_kinds()));
   INFO(describe(kind));
-  SelectCase x(kind, {.B = 2, .T = 130, .H = 2, .Hkv = 2, .Dk = 4, .Dv = 4, .geometry = {.n = 16}});
+  SelectionCase x(kind, {.B = 2, .T = 130, .H = 2, .Hkv = 2, .Dk = 4, .Dv = 4, .geometry = {.n = 16}});
   x.run();
   const auto selected = ints(x.selected);
   for (std::size_t i = 0; i < selected.size(); ++i) {
@@ -127,7 +106,7 @@ TEST_CASE("select_blocks takes all blocks while they fit, and marks unused slots
 TEST_CASE("select_blocks gives valid blocks even when scores are NaN") {
   const Kind kind = GENERATE(from_range(all_kinds()));
   INFO(describe(kind));
-  SelectCase x(kind, {.B = 1, .T = 200, .H = 2, .Hkv = 1, .Dk = 8, .Dv = 4, .geometry = small_nsa()});
+  SelectionCase x(kind, {.B = 1, .T = 200, .H = 2, .Hkv = 1, .Dk = 8, .Dv = 4, .geometry = small_nsa()});
   set_at(x.kc, 5, std::numeric_limits<double>::quiet_NaN());
   x.run();
   const auto selected = ints(x.selected);
@@ -142,7 +121,7 @@ TEST_CASE("select_blocks gives the same blocks on any number of threads, and tak
   const Kind kind = GENERATE(from_range(all_kinds()));
   INFO(describe(kind));
   const ref::NsaSizes z{.B = 2, .T = 333, .H = 6, .Hkv = 2, .Dk = 20, .Dv = 4, .geometry = small_nsa()};
-  SelectCase one(kind, z, 1), three(kind, z, 3);
+  SelectionCase one(kind, z, 1), three(kind, z, 3);
   one.run();
   three.run();
   CHECK(same_bits(one.selected, three.selected));
